@@ -1,0 +1,1 @@
+"""Where things run: connecting to Ray, placement and gangs of ranks."""

@@ -1,0 +1,1 @@
+"""The search-space files and the typed schema that reads them."""

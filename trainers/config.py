@@ -1,0 +1,84 @@
+"""The settings of one training job, typed and checked when they are made.
+
+Nothing heavy is imported here: the command line reads these before it decides whether to load torch at all.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TrainingConfig(Config):
+    """How a model is trained, teacher and student alike."""
+
+    epochs: PositiveInt = 3
+    patience: PositiveInt | None = None
+    """Stop after so many evaluations without a better score; null trains to the end."""
+    batch_size: PositiveInt = 16
+    """Examples in one optimizer step, over all ranks and accumulation steps together."""
+    accumulation: PositiveInt = 1
+    """Micro-batches that one rank sums before an optimizer step."""
+    learning_rate: PositiveFloat = 5.0e-5
+    warmup: Fraction = 0.1
+    """Share of all steps in which the learning rate rises linearly; it then falls linearly to zero."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    gradient_clipping: PositiveFloat = 1.0
+    max_length: PositiveInt = 128
+    """Tokens after which a text is cut."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto` is bf16 where the hardware computes it natively, fp32 elsewhere."""
+    seed: Annotated[int, Field(ge=0)] = 776
+
+
+class DistillationConfig(Config):
+    """What of the teacher the student learns from. Terms as in Yang, Zhang, Song (EMNLP 2022)."""
+
+    interpolation: Fraction = 0.5
+    """lambda: knowledge = lambda * expressiveness + (1 - lambda) * friendliness."""
+    sparsity: Sparsity = 0.0
+    """Share of the teacher's heads, and of its neurons, removed."""
+    temperature: PositiveFloat = 2.0
+    hard_weight: Fraction = 0.5
+    """Weight of the loss against the labels; the rest goes to the loss against the teacher."""
+
+
+class ScoringConfig(Config):
+    """On which data, and at which temperature of the distillation loss, the teacher's units are scored."""
+
+    examples: PositiveInt | None = 2048
+    """The first so many training examples of a seeded shuffle; null scores on all of them."""
+    temperature: PositiveFloat = 2.0
+    batch_size: PositiveInt = 32
+    reduction: Literal["example", "batch"] = "example"
+    """Where absolute values are taken: of each example's gradient, or of each batch's mean gradient as the paper's code does."""
+
+
+class StudentConfig(Config):
+    """How the student's initial weights are made from the teacher."""
+
+    init: Literal["drop_layers"] = "drop_layers"
+    layers: PositiveInt = 3
+    keep: Literal["first", "last", "even"] = "first"
+    """Which of the teacher's layers the student starts from."""
+
+
+class DataConfig(Config):
+    """Where a task's examples come from."""
+
+    source: Literal["hub", "glue_dir", "generated"] = "hub"
+    path: str | None = None
+    """`glue_dir`: the folder with one sub-folder per task (`MRPC/train.tsv`, ...). `hub`: the data set's name."""
+    train_examples: PositiveInt | None = None
+    """Only the first so many training examples of a seeded shuffle; null takes all."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the generated task and of the sample of training examples."""
