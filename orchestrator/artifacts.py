@@ -1,0 +1,64 @@
+"""Finished work, found again by its inputs: same inputs, no second computation."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+METHOD_VERSION = 1
+"""Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
+RECORD = "artifact.json"
+
+
+class ArtifactStore:
+    """A folder of artifacts, `<stage>-<hash of inputs>/`, each whole or not there: written aside, then renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, stage: str, inputs: Mapping[str, Any]) -> Path:
+        """Where the artifact with these inputs lies, or would lie."""
+        return self.root / f"{stage}-{fingerprint({'method': METHOD_VERSION, **inputs})}"
+
+    def find(self, stage: str, inputs: Mapping[str, Any]) -> Path | None:
+        """The finished artifact with these inputs, if there is one."""
+        path = self.path(stage, inputs)
+        return path if (path / RECORD).is_file() else None
+
+    @contextmanager
+    def create(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Path]:
+        """A folder to write an artifact into; it takes its name when the context ends without an error.
+
+        Where somebody else finished the same artifact meanwhile, theirs stays.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        aside = Path(mkdtemp(prefix=f".{stage}-", dir=self.root))
+        aside.chmod(0o755)
+        try:
+            yield aside
+            (aside / RECORD).write_text(json.dumps({"stage": stage, "inputs": inputs}, indent=2, default=str))
+            try:
+                aside.rename(self.path(stage, inputs))
+            except OSError:
+                if self.find(stage, inputs) is None:
+                    raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """A hash of JSON-like inputs, independent of the order of their keys."""
+    text = json.dumps(inputs, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file as a whole: readers see the old one or the new one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=2))
+    aside.replace(path)

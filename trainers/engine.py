@@ -1,0 +1,110 @@
+"""One model in a DeepSpeed engine, on a CPU or a GPU, on one rank or many."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+
+from stkd.trainers.batches import Batch
+from stkd.trainers.config import TrainingConfig
+from stkd.trainers.ranks import Ranks, join
+
+NO_WEIGHT_DECAY = ("bias", "LayerNorm.weight")
+
+
+class Engine:
+    """Forward, backward and step of one model. All keys of `overrides` reach DeepSpeed's own configuration."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        training: TrainingConfig,
+        total_steps: int,
+        ranks: Ranks,
+        overrides: Mapping[str, Any],
+    ) -> None:
+        join(ranks)
+        optimizer = torch.optim.AdamW(_parameter_groups(model, training), lr=training.learning_rate, fused=True)
+        schedule = get_linear_schedule_with_warmup(optimizer, round(training.warmup * total_steps), total_steps)
+        self._micro_batch_share = ranks.size * training.accumulation
+        self._engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            lr_scheduler=schedule,
+            config=deepspeed_settings(training, ranks, overrides),
+            dist_init_required=False,
+        )
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model as it stands."""
+        model: PreTrainedModel = self._engine.module
+        return model
+
+    def train(self, on: bool = True) -> None:
+        """Switch dropout on or off."""
+        self._engine.train(on)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Raw logits of a batch, (B, C)."""
+        logits: Tensor = self._engine(**batch.inputs).logits
+        return logits
+
+    def backward(self, loss_sum: Tensor, count: int) -> None:
+        """Add the gradient of one micro-batch: its summed loss over the number of examples in the *global* batch.
+
+        DeepSpeed divides by the accumulation steps and averages over the ranks; multiplied back here, so that the only
+        division is the one by `count`.
+        """
+        self._engine.backward(loss_sum * (self._micro_batch_share / count))
+
+    def step(self) -> None:
+        """End a micro-batch; at the last one of a global batch the weights move."""
+        self._engine.step()
+
+    def save(self, folder: Path) -> None:
+        """Write weights, optimizer and schedule in DeepSpeed's own format. Every rank calls it."""
+        self._engine.save_checkpoint(str(folder), tag="engine")
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; trusted folders only, since DeepSpeed unpickles."""
+        self._engine.load_checkpoint(str(folder), tag="engine")
+
+    def close(self) -> None:
+        """Release what the engine holds; the model stays usable."""
+        self._engine.destroy()
+
+
+def deepspeed_settings(training: TrainingConfig, ranks: Ranks, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's configuration for a job: ZeRO 0 for one rank (as fast as plain PyTorch), 1 for several."""
+    micro_batch = max(1, training.batch_size // (ranks.size * training.accumulation))
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": training.accumulation,
+        "gradient_clipping": training.gradient_clipping,
+        "zero_optimization": {"stage": 0 if ranks.size == 1 else 1},
+        "torch_autocast": {"enabled": computes_in_bf16(training, ranks.device), "dtype": "bfloat16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31,
+    }
+    return settings | dict(overrides)
+
+
+def computes_in_bf16(training: TrainingConfig, device: torch.device) -> bool:
+    """Whether forward passes run in bf16: as asked, or where the hardware has it (emulated, it takes twice fp32's time)."""
+    if training.precision != "auto":
+        return training.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:
+    named = list(model.named_parameters())
+    plain = [parameter for name, parameter in named if name.endswith(NO_WEIGHT_DECAY)]
+    decayed = [parameter for name, parameter in named if not name.endswith(NO_WEIGHT_DECAY)]
+    return [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]

@@ -1,0 +1,207 @@
+"""One training job from start to finish: what a stage or a trial runs, with no idea of who asked."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from stkd.trainers.batches import EncodedExamples, encode
+from stkd.trainers.config import DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
+from stkd.trainers.loop import (
+    CachedTeacher,
+    Training,
+    distillation_loss,
+    label_loss,
+    milliseconds_per_example,
+    predict,
+)
+from stkd.trainers.metrics import evaluate
+from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, make_student, parameter_count, save_model
+from stkd.trainers.ranks import Ranks
+from stkd.trainers.scores import UnitScores, score_units
+from stkd.trainers.sources import TaskData
+from stkd.trainers.tasks import Task
+from stkd.trainers.units import UnitMask, sliced
+
+TRAIN, VALIDATION = "train.safetensors", "validation.safetensors"
+LOGITS, SCORES, REPORT = "logits.safetensors", "scores.safetensors", "report.json"
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What makes a job a distillation: the teacher's folder, its logits on the training split, and how to learn from them."""
+
+    teacher: Path
+    logits: Path
+    student: StudentConfig
+    settings: DistillationConfig
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A training job: fine-tunes `model`, or, where `distillation` is given, distils a student of that teacher."""
+
+    task: Task
+    data: Path
+    """Folder that `encode_task` wrote."""
+    training: TrainingConfig
+    model: str = ""
+    distillation: Distillation | None = None
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Progress:
+    """How far a job has come; saved with its checkpoints."""
+
+    epoch: int = 0
+    best_score: float = float("-inf")
+    best_epoch: int = 0
+    done: bool = False
+
+
+class Job:
+    """Trains one model, an epoch a call, and measures it after each."""
+
+    def __init__(self, spec: JobSpec, ranks: Ranks) -> None:
+        self._spec, self._ranks = spec, ranks
+        self.progress = Progress()
+        self._validation = EncodedExamples.load(spec.data / VALIDATION)
+        model, losses = self._fine_tuning() if spec.distillation is None else self._distillation(spec.distillation)
+        data = EncodedExamples.load(spec.data / TRAIN)
+        self._size = {"parameters": float(parameter_count(model)), "megabytes": _megabytes(model)}
+        self._training = Training(model, data, losses, spec.training, ranks, spec.deepspeed)
+        self._latency: float | None = None
+
+    def _fine_tuning(self) -> tuple[PreTrainedModel, Any]:
+        model = load_classifier(self._spec.model, self._spec.task, self._spec.training.seed)
+        return model, label_loss(self._spec.task.kind)
+
+    def _distillation(self, distillation: Distillation) -> tuple[PreTrainedModel, Any]:
+        student = make_student(load_saved(distillation.teacher), distillation.student)
+        teacher = CachedTeacher(load_file(distillation.logits / LOGITS)["logits"])
+        return student, distillation_loss(teacher, self._spec.task.kind, distillation.settings)
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train an epoch and evaluate; returns the epoch's loss, the task's metrics, `score`, sizes and seconds.
+
+        Afterwards `improved` and `progress.done` say whether the model is the best so far, and whether the job is over.
+        """
+        start = perf_counter()
+        losses = self._training.run_epoch()
+        trained = perf_counter()
+        metrics = self._evaluate()
+        evaluated = perf_counter()
+        self._advance(metrics["score"])
+        return {
+            "epoch": float(self.progress.epoch),
+            "loss": float(np.mean(losses)),
+            **metrics,
+            "best_score": self.progress.best_score,
+            **self._size,
+            "milliseconds_per_example": self._milliseconds(),
+            "seconds_training": trained - start,
+            "seconds_evaluation": evaluated - trained,
+        }
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last epoch gave the best score so far."""
+        return self.progress.epoch == self.progress.best_epoch
+
+    def _advance(self, score: float) -> None:
+        progress, training = self.progress, self._spec.training
+        progress.epoch += 1
+        if score > progress.best_score:
+            progress.best_score, progress.best_epoch = score, progress.epoch
+        stale = progress.epoch - progress.best_epoch
+        out_of_patience = training.patience is not None and stale >= training.patience
+        progress.done = progress.epoch >= training.epochs or out_of_patience
+
+    def _evaluate(self) -> dict[str, float]:
+        logits = predict(self._training.engine.model, self._validation, self._ranks)
+        return evaluate(self._spec.task, logits.numpy(), self._validation.labels)
+
+    def _milliseconds(self) -> float:
+        if self._latency is None:
+            self._latency = milliseconds_per_example(
+                self._training.engine.model, self._validation, self._ranks.device
+            )
+        return self._latency
+
+    def save_model(self, folder: Path) -> None:
+        """Write the model as it stands as a `transformers` folder; only the first rank writes."""
+        if self._ranks.is_first:
+            save_model(self._training.engine.model, load_tokenizer(str(self._spec.data)), folder)
+
+    def save(self, folder: Path) -> None:
+        """Write all that `load` needs to go on. Every rank calls it."""
+        self._training.engine.save(folder)
+        if self._ranks.is_first:
+            (folder / REPORT).write_text(json.dumps(vars(self.progress)))
+        self._ranks.barrier()
+
+    def load(self, folder: Path) -> None:
+        """Go on from where `save` was called. Every rank calls it."""
+        self._training.engine.load(folder)
+        self.progress = Progress(**json.loads((folder / REPORT).read_text()))
+        self._training.epoch = self.progress.epoch
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._training.engine.close()
+
+
+def _megabytes(model: PreTrainedModel) -> float:
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6
+
+
+def encode_task(data: TaskData, model: str, max_length: int, folder: Path) -> None:
+    """Tokenise both splits with the model's tokenizer into `folder`, and put the tokenizer beside them."""
+    tokenizer = load_tokenizer(model)
+    encode(data.train, tokenizer, max_length).save(folder / TRAIN)
+    encode(data.validation, tokenizer, max_length).save(folder / VALIDATION)
+    tokenizer.save_pretrained(folder)
+
+
+def evaluate_model(folder: Path, task: Task, data: Path, ranks: Ranks) -> dict[str, float]:
+    """The task's metrics of a saved model on the validation split."""
+    validation = EncodedExamples.load(data / VALIDATION)
+    logits = predict(load_saved(folder).to(ranks.device), validation, ranks)
+    return evaluate(task, logits.numpy(), validation.labels)
+
+
+def save_logits(teacher: Path, mask: UnitMask | None, data: Path, ranks: Ranks, folder: Path) -> int:
+    """Raw logits of the sliced teacher (None: the dense one) on the training split; returns how many examples it read."""
+    model = load_saved(teacher)
+    model = (model if mask is None else sliced(model, mask)).to(ranks.device)
+    train = EncodedExamples.load(data / TRAIN)
+    logits = predict(model, train, ranks)
+    if ranks.is_first:
+        save_file({"logits": logits}, folder / LOGITS)
+    return len(train)
+
+
+def score_teacher(
+    teacher: Path, trial_student: Path, task: Task, data: Path, settings: ScoringConfig, seed: int, device: torch.device
+) -> UnitScores:
+    """Score the teacher's units on a seeded sample of the training split."""
+    train = EncodedExamples.load(data / TRAIN)
+    sample = np.random.default_rng(seed).permutation(len(train))[: settings.examples]
+    scored = train.subset(sample)
+    order = np.array_split(np.argsort(scored.lengths, kind="stable"), -(-len(scored) // settings.batch_size))
+    return score_units(
+        load_saved(teacher).to(device),
+        load_saved(trial_student).to(device),
+        (scored.batch(indices, device) for indices in order),
+        task.kind,
+        settings.temperature,
+        settings.reduction,
+    )

@@ -1,0 +1,45 @@
+"""Losses, one value an example, so that whoever sums them divides once.
+
+Shapes: B examples, C classes (one output for regression).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Kind = Literal["classification", "regression"]
+
+
+def task_losses(logits: Tensor, labels: Tensor, kind: Kind) -> Tensor:
+    """Loss against the labels, (B,): cross-entropy, or squared error for regression. `logits` (B, C), `labels` (B,)."""
+    if kind == "regression":
+        return (logits.float().squeeze(-1) - labels.float()).square()
+    return functional.cross_entropy(logits.float(), labels.long(), reduction="none")
+
+
+def imitation_losses(student_logits: Tensor, teacher_logits: Tensor, kind: Kind, temperature: float) -> Tensor:
+    """Loss against the teacher, (B,): T^2 times the soft cross-entropy at temperature T; squared error for regression.
+
+    Both logits are raw, (B, C). Gradients flow into either that asks for them. Source: Hinton, Vinyals, Dean (2015),
+    section 2, for the factor T^2.
+    """
+    student, teacher = student_logits.float(), teacher_logits.float()
+    if kind == "regression":
+        return (student - teacher).square().squeeze(-1)
+    targets = torch.softmax(teacher / temperature, dim=-1)
+    return -(targets * torch.log_softmax(student / temperature, dim=-1)).sum(dim=-1) * temperature**2
+
+
+def distillation_losses(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    kind: Kind,
+    temperature: float,
+    hard_weight: float = 0.5,
+) -> Tensor:
+    """(1 - hard_weight) times the loss against the teacher plus hard_weight times the loss against the labels, (B,)."""
+    soft = imitation_losses(student_logits, teacher_logits, kind, temperature)
+    return (1.0 - hard_weight) * soft + hard_weight * task_losses(student_logits, labels, kind)

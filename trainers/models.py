@@ -1,0 +1,109 @@
+"""Teachers and students: found, loaded, cut to size, saved."""
+
+import copy
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from stkd.trainers.config import StudentConfig
+from stkd.trainers.errors import UserError
+from stkd.trainers.families import encoder_layers, family_of
+from stkd.trainers.tasks import Task
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+def resolve_model(model: str) -> str:
+    """A name that `from_pretrained` takes: `package:NAME/FOLDER` becomes that package's folder, others stay."""
+    if not model.startswith("package:"):
+        return model
+    package, _, folder = model.removeprefix("package:").partition("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"model {model!r}: the Python package {package!r} is not installed")
+    return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub model."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_model(model))
+    return tokenizer
+
+
+def load_classifier(model: str, task: Task, seed: int) -> PreTrainedModel:
+    """A sequence classifier for the task in fp32 and eval mode; where the checkpoint has no fitting head, a seeded new one."""
+    source = resolve_model(model)
+    config = AutoConfig.from_pretrained(source)
+    config.num_labels = task.outputs
+    if task.kind == "classification":
+        config.id2label = dict(enumerate(task.class_names))
+        config.label2id = {name: number for number, name in enumerate(task.class_names)}
+    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    torch.manual_seed(seed)
+    classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+    )
+    family_of(classifier)
+    return classifier.eval()
+
+
+def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
+    """A copy of the teacher with fewer layers; embeddings, pooler and head are the teacher's."""
+    chosen = kept_layers(len(encoder_layers(teacher)), student)
+    smaller = copy.deepcopy(teacher)
+    smaller.set_submodule(family_of(smaller).layers, nn.ModuleList([encoder_layers(smaller)[i] for i in chosen]))
+    smaller.config.num_hidden_layers = len(chosen)
+    return smaller
+
+
+def kept_layers(teacher_layers: int, student: StudentConfig) -> list[int]:
+    """Numbers of the teacher's layers that a student starts from; `even` spreads them and ends at the last one."""
+    if student.layers > teacher_layers:
+        raise UserError(f"student.layers is {student.layers}, but the teacher has only {teacher_layers} layers")
+    if student.keep == "first":
+        return list(range(student.layers))
+    if student.keep == "last":
+        return list(range(teacher_layers - student.layers, teacher_layers))
+    return [(number + 1) * teacher_layers // student.layers - 1 for number in range(student.layers)]
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a folder that `transformers` loads by itself: safetensors, configuration and tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_saved(folder: Path) -> PreTrainedModel:
+    """A classifier that `save_model` wrote, in eval mode."""
+    classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    return classifier.eval()
+
+
+def parameter_count(model: PreTrainedModel) -> int:
+    """Number of weights."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weights_fingerprint(model: str) -> str:
+    """A hash of what a model name stands for: its files' contents for a folder, its name for a hub model."""
+    source = Path(resolve_model(model))
+    digest = hashlib.sha256(model.encode() if not source.is_dir() else b"")
+    if source.is_dir():
+        for path in sorted(source.iterdir()):
+            if path.suffix in {".json", ".txt", ".safetensors", ".bin", ".model"}:
+                digest.update(path.name.encode())
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

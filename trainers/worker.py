@@ -1,0 +1,99 @@
+"""One rank's hands: the verbs that stages and trials are made of, each called on every rank at the same time."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from stkd.trainers import ranks as process_group
+from stkd.trainers.config import ScoringConfig
+from stkd.trainers.job import SCORES, Job, JobSpec, encode_task, evaluate_model, save_logits, score_teacher
+from stkd.trainers.ranks import Ranks
+from stkd.trainers.sources import TaskData
+from stkd.trainers.tasks import Task
+from stkd.trainers.units import UnitMask
+
+
+class Worker:
+    """A rank that lives as long as its process: imports, process group and threads stay warm from job to job."""
+
+    def __init__(self, rank: int, size: int, host: str, port: int | None, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._ranks = Ranks(rank, size)
+        self._job: Job | None = None
+        self._store: torch.distributed.TCPStore | None = None
+        if size > 1:
+            self._store = (
+                process_group.open_port(host) if port is None else process_group.connect(host, port)
+            )
+
+    @property
+    def port(self) -> int | None:
+        """Where the other ranks find this one; None for a rank that is alone."""
+        return None if self._store is None else self._store.port
+
+    def join(self) -> None:
+        """Form the process group with the other ranks."""
+        process_group.join(self._ranks, self._store)
+
+    def abandon(self) -> None:
+        """Leave the process group after a failure, so that the other ranks fail at once instead of waiting."""
+        process_group.leave()
+
+    def encode(self, data: TaskData, model: str, max_length: int, folder: Path) -> None:
+        """Tokenise a task's data into a folder."""
+        if self._ranks.is_first:
+            encode_task(data, model, max_length, folder)
+        self._ranks.barrier()
+
+    def begin(self, spec: JobSpec) -> None:
+        """Make the job that the following calls are about; a job before it is closed."""
+        self.end()
+        self._job = Job(spec, self._ranks)
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train an epoch and evaluate; adds `improved` and `done` (1.0 or 0.0) to the job's report."""
+        report = self.job.run_epoch()
+        return report | {"improved": float(self.job.improved), "done": float(self.job.progress.done)}
+
+    def save_model(self, folder: Path) -> None:
+        """Write the job's model as a `transformers` folder."""
+        self.job.save_model(folder)
+        self._ranks.barrier()
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of the job."""
+        self.job.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint of the job."""
+        self.job.load(folder)
+
+    def end(self) -> None:
+        """Close the job, if there is one."""
+        if self._job is not None:
+            self._job.close()
+            self._job = None
+
+    def evaluate(self, model: Path, task: Task, data: Path) -> Mapping[str, float]:
+        """The metrics of a saved model on the validation split."""
+        return evaluate_model(model, task, data, self._ranks)
+
+    def save_logits(self, teacher: Path, mask: UnitMask | None, data: Path, folder: Path) -> int:
+        """Write a sparse teacher's logits on the training split; returns how many examples the teacher read."""
+        return save_logits(teacher, mask, data, self._ranks, folder)
+
+    def save_scores(
+        self, teacher: Path, trial_student: Path, task: Task, data: Path, settings: ScoringConfig, seed: int, folder: Path
+    ) -> None:
+        """Score the teacher's units and write the scores; the first rank does it alone."""
+        if self._ranks.is_first:
+            scores = score_teacher(teacher, trial_student, task, data, settings, seed, self._ranks.device)
+            scores.save(folder / SCORES)
+        self._ranks.barrier()
+
+    @property
+    def job(self) -> Job:
+        """The job that is under way."""
+        assert self._job is not None, "no job was begun"
+        return self._job
