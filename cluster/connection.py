@@ -57,7 +57,7 @@ def _fits(node: dict[str, float], cpus: int, gpus: float) -> int:
 
 
 @contextmanager
-def hosted_gang(member: Any, ranks: int, cpus: int, gpus: float) -> Iterator[Any]:
+def hosted_gang(member: str, ranks: int, cpus: int, gpus: float) -> Iterator[Any]:
     """A gang in a placement group of its own; yields the actor to call it through, and removes both at the end."""
     group = placement_group(bundles(ranks, cpus, gpus), strategy="PACK")
     try:
@@ -69,3 +69,9 @@ def hosted_gang(member: Any, ranks: int, cpus: int, gpus: float) -> Iterator[Any
         yield host
     finally:
         remove_placement_group(group)
+
+
+def concurrent_jobs(ranks: int, cpus: int, gpus: float) -> int:
+    """How many jobs of so many ranks the cluster holds at a time; at least one."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(1, sum(_fits(node, cpus, gpus) for node in nodes) // ranks)

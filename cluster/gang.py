@@ -1,6 +1,7 @@
 """A gang: the ranks of one training job in one placement group. Rank 0 is whoever makes the gang."""
 
 from contextlib import ExitStack
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import ray
@@ -31,13 +32,14 @@ class Member(Protocol):
 class Gang:
     """Calls a method on every rank at once: here for rank 0, in Ray actors on the other bundles for the rest.
 
-    `member` is called as `member(rank, size, host, port, threads)`. Must be made inside a task or actor that runs in the
+    `member` names a class as `package.module:Class`, so that only the ranks import it; it is called as
+    `member(rank, size, host, port, threads)`. Must be made inside a task or actor that runs in the
     first bundle of a placement group with one bundle a rank.
     """
 
-    def __init__(self, member: Any, size: int, cpus: int, gpus: float) -> None:
+    def __init__(self, member: str, size: int, cpus: int, gpus: float) -> None:
         host = get_node_ip_address() if size > 1 else "127.0.0.1"
-        self._first: Member = member(0, size, host, None, cpus)
+        self._first: Member = resolve_name(member)(0, size, host, None, cpus)
         group = get_current_placement_group()
         self._others = [
             _MemberActor.options(  # type: ignore[attr-defined]
@@ -71,8 +73,8 @@ class Gang:
 
 @ray.remote
 class _MemberActor:
-    def __init__(self, member: Any, *arguments: Any) -> None:
-        self._member = member(*arguments)
+    def __init__(self, member: str, *arguments: Any) -> None:
+        self._member: Member = resolve_name(member)(*arguments)
 
     def call(self, method: str, *arguments: Any) -> None:
         with ExitStack() as on_failure:
@@ -85,7 +87,7 @@ class _MemberActor:
 class GangHost:
     """An actor that makes a gang and passes calls on to it: for work that no Tune trial owns."""
 
-    def __init__(self, member: Any, size: int, cpus: int, gpus: float) -> None:
+    def __init__(self, member: str, size: int, cpus: int, gpus: float) -> None:
         self._gang = Gang(member, size, cpus, gpus)
 
     def call(self, method: str, *arguments: Any) -> Any:

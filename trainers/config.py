@@ -11,11 +11,14 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 
+KNOWN_FAMILIES = ("bert",)
+"""The encoder families (`model_type` of a checkpoint) that `stkd.trainers.families` declares, told without torch."""
+
 
 class Config(BaseModel):
-    """Base of all settings: frozen, no unknown keys, no silent conversion of types."""
+    """Base of all settings: frozen, no unknown keys, no silent conversion of types, no infinite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class TrainingConfig(Config):

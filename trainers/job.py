@@ -1,11 +1,9 @@
 """One training job from start to finish: what a stage or a trial runs, with no idea of who asked."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from stkd.trainers.batches import EncodedExamples, encode
-from stkd.trainers.config import DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
+from stkd.trainers.config import ScoringConfig
 from stkd.trainers.loop import (
     CachedTeacher,
+    LossFunction,
     Training,
     distillation_loss,
     label_loss,
@@ -27,34 +26,12 @@ from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, ma
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import UnitScores, score_units
 from stkd.trainers.sources import TaskData
+from stkd.trainers.specs import Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, sliced
 
 TRAIN, VALIDATION = "train.safetensors", "validation.safetensors"
 LOGITS, SCORES, REPORT = "logits.safetensors", "scores.safetensors", "report.json"
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """What makes a job a distillation: the teacher's folder, its logits on the training split, and how to learn from them."""
-
-    teacher: Path
-    logits: Path
-    student: StudentConfig
-    settings: DistillationConfig
-
-
-@dataclass(frozen=True)
-class JobSpec:
-    """A training job: fine-tunes `model`, or, where `distillation` is given, distils a student of that teacher."""
-
-    task: Task
-    data: Path
-    """Folder that `encode_task` wrote."""
-    training: TrainingConfig
-    model: str = ""
-    distillation: Distillation | None = None
-    deepspeed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,11 +57,11 @@ class Job:
         self._training = Training(model, data, losses, spec.training, ranks, spec.deepspeed)
         self._latency: float | None = None
 
-    def _fine_tuning(self) -> tuple[PreTrainedModel, Any]:
+    def _fine_tuning(self) -> tuple[PreTrainedModel, LossFunction]:
         model = load_classifier(self._spec.model, self._spec.task, self._spec.training.seed)
         return model, label_loss(self._spec.task.kind)
 
-    def _distillation(self, distillation: Distillation) -> tuple[PreTrainedModel, Any]:
+    def _distillation(self, distillation: Distillation) -> tuple[PreTrainedModel, LossFunction]:
         student = make_student(load_saved(distillation.teacher), distillation.student)
         teacher = CachedTeacher(load_file(distillation.logits / LOGITS)["logits"])
         return student, distillation_loss(teacher, self._spec.task.kind, distillation.settings)

@@ -1,8 +1,6 @@
 """Teachers and students: found, loaded, cut to size, saved."""
 
 import copy
-import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -19,21 +17,11 @@ from transformers import (
 from stkd.trainers.config import StudentConfig
 from stkd.trainers.errors import UserError
 from stkd.trainers.families import encoder_layers, family_of
+from stkd.trainers.model_files import resolve_model
 from stkd.trainers.tasks import Task
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-
-def resolve_model(model: str) -> str:
-    """A name that `from_pretrained` takes: `package:NAME/FOLDER` becomes that package's folder, others stay."""
-    if not model.startswith("package:"):
-        return model
-    package, _, folder = model.removeprefix("package:").partition("/")
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"model {model!r}: the Python package {package!r} is not installed")
-    return str(Path(spec.submodule_search_locations[0]) / folder)
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -57,6 +45,17 @@ def load_classifier(model: str, task: Task, seed: int) -> PreTrainedModel:
     )
     family_of(classifier)
     return classifier.eval()
+
+
+def load_fine_tuned(model: str, task: Task) -> PreTrainedModel:
+    """A classifier that was fine-tuned for the task elsewhere; raises UserError where its head does not fit."""
+    outputs = AutoConfig.from_pretrained(resolve_model(model)).num_labels
+    if outputs != task.outputs:
+        raise UserError(
+            f"teacher.model {model!r} has {outputs} outputs, but task {task.name} needs {task.outputs}; "
+            f"set teacher.finetune to train it, or name a model that was fine-tuned for {task.name}"
+        )
+    return load_classifier(model, task, seed=0)
 
 
 def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
@@ -94,16 +93,3 @@ def load_saved(folder: Path) -> PreTrainedModel:
 def parameter_count(model: PreTrainedModel) -> int:
     """Number of weights."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def weights_fingerprint(model: str) -> str:
-    """A hash of what a model name stands for: its files' contents for a folder, its name for a hub model."""
-    source = Path(resolve_model(model))
-    digest = hashlib.sha256(model.encode() if not source.is_dir() else b"")
-    if source.is_dir():
-        for path in sorted(source.iterdir()):
-            if path.suffix in {".json", ".txt", ".safetensors", ".bin", ".model"}:
-                digest.update(path.name.encode())
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

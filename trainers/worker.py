@@ -1,17 +1,18 @@
 """One rank's hands: the verbs that stages and trials are made of, each called on every rank at the same time."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from stkd.trainers import ranks as process_group
 from stkd.trainers.config import ScoringConfig
-from stkd.trainers.job import SCORES, Job, JobSpec, encode_task, evaluate_model, save_logits, score_teacher
+from stkd.trainers.job import SCORES, Job, encode_task, evaluate_model, save_logits, score_teacher
+from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
 from stkd.trainers.ranks import Ranks
+from stkd.trainers.scores import UnitScores
 from stkd.trainers.sources import TaskData
+from stkd.trainers.specs import JobSpec
 from stkd.trainers.tasks import Task
-from stkd.trainers.units import UnitMask
 
 
 class Worker:
@@ -75,12 +76,27 @@ class Worker:
             self._job.close()
             self._job = None
 
-    def evaluate(self, model: Path, task: Task, data: Path) -> Mapping[str, float]:
-        """The metrics of a saved model on the validation split."""
-        return evaluate_model(model, task, data, self._ranks)
+    def adopt(self, model: str, task: Task, data: Path, folder: Path) -> dict[str, float]:
+        """Take a teacher that is fine-tuned already: write it to the folder and measure it."""
+        if self._ranks.is_first:
+            save_model(load_fine_tuned(model, task), load_tokenizer(model), folder)
+        self._ranks.barrier()
+        return evaluate_model(folder, task, data, self._ranks)
 
-    def save_logits(self, teacher: Path, mask: UnitMask | None, data: Path, folder: Path) -> int:
+    def mask_fingerprint(self, scores: Path, interpolation: float, sparsity: float) -> str:
+        """What names the sparse teacher of these settings: equal for settings that remove the same units."""
+        mask = UnitScores.load(scores / SCORES).mask(interpolation, sparsity)
+        return "dense" if mask.is_dense else mask.fingerprint()
+
+    def save_dense_logits(self, teacher: Path, data: Path, folder: Path) -> int:
+        """Write the dense teacher's logits on the training split; returns how many examples the teacher read."""
+        return save_logits(teacher, None, data, self._ranks, folder)
+
+    def save_sparse_logits(
+        self, teacher: Path, scores: Path, interpolation: float, sparsity: float, data: Path, folder: Path
+    ) -> int:
         """Write a sparse teacher's logits on the training split; returns how many examples the teacher read."""
+        mask = UnitScores.load(scores / SCORES).mask(interpolation, sparsity)
         return save_logits(teacher, mask, data, self._ranks, folder)
 
     def save_scores(

@@ -1,0 +1,90 @@
+"""Ray Tune's events as the sweep's own."""
+
+import shutil
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any
+
+from ray.exceptions import RayTaskError
+from ray.tune import Callback
+from ray.tune.experiment import Trial as TuneTrial
+
+from stkd.orchestrator.events import Observer
+from stkd.orchestrator.layout import TaskFolder
+from stkd.orchestrator.results import Status, TrialResult
+from stkd.search_spaces.schema import Space
+
+
+class SweepCallback(Callback):  # type: ignore[misc]
+    """Turns what Tune reports of its trials into results, and tells the observer.
+
+    Tune pickles its callbacks with the experiment and brings them back on a resume; this one is then whatever callback
+    the resuming process has made, since observers hold threads and open files.
+    """
+
+    active: "SweepCallback | None" = None
+
+    def __init__(self, space: Space, folder: TaskFolder, observer: Observer, known: Mapping[str, TrialResult]) -> None:
+        self._space, self._folder, self._observer = space, folder, observer
+        self.trials = dict(known)
+        self._clocks: dict[str, float] = {}
+        SweepCallback.active = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _active_callback, ()
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """A trial begins, is retried, or goes on."""
+        values = {key: self._space.search[key].clean(value) for key, value in trial.config.items()}
+        known = self.trials.get(trial.trial_id, TrialResult(trial.trial_id, values, "running"))
+        self._clocks[trial.trial_id] = monotonic() - known.seconds
+        self._observer.trial_started(self._keep(known, status="running"))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial has finished an epoch."""
+        known = self.trials[trial.trial_id]
+        report = _report(result)
+        changes: dict[str, Any] = {"epochs": int(report["epoch"])}
+        if result["improved"]:
+            changes |= {"metrics": report, "student": result["student"]}
+        self._observer.trial_epoch(self._keep(known, **changes), report)
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """A trial has come to its end, or the scheduler stopped it."""
+        finished = bool((trial.last_result or {}).get("finished"))
+        self._end(trial, "finished" if finished else "stopped")
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """A trial has failed for good."""
+        self._end(trial, "failed", failure_reason(trial.get_pickled_error()))
+
+    def _end(self, trial: TuneTrial, status: Status, reason: str = "") -> None:
+        shutil.rmtree(self._folder.checkpoints(trial.trial_id), ignore_errors=True)
+        self._observer.trial_ended(self._keep(self.trials[trial.trial_id], status=status, reason=reason))
+
+    def _keep(self, known: TrialResult, **changes: Any) -> TrialResult:
+        seconds = monotonic() - self._clocks[known.trial]
+        result = TrialResult(**{**vars(known), "seconds": seconds, **changes})
+        self.trials[known.trial] = result
+        return result
+
+
+def _active_callback() -> SweepCallback:
+    assert SweepCallback.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
+    return SweepCallback.active
+
+
+def _report(result: Mapping[str, Any]) -> dict[str, float]:
+    """What the job measured, without what Tune adds."""
+    return {name: result[name] for name in result["measured"]}
+
+
+def failure_reason(error: Exception | None) -> str:
+    """The last line of what went wrong inside a trial, without Ray's wrapping."""
+    if error is None:
+        return "no reason was recorded"
+    cause: BaseException = error.cause if isinstance(error, RayTaskError) else error
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[-1].strip()}" if lines else type(cause).__name__

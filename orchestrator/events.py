@@ -1,0 +1,92 @@
+"""What happens in a sweep, told to everybody who shows, records or stores it."""
+
+from collections.abc import Iterable, Mapping
+
+from stkd.orchestrator.results import ResultsFile, StageResult, TrialResult
+from stkd.trainers.sources import TaskData
+
+
+class Observer:
+    """Hears of everything that happens to one task of a sweep. Every method may be left as it is."""
+
+    def task_started(self, data: TaskData, resumed: bool) -> None:
+        """The task's stages are about to run."""
+
+    def stage_started(self, stage: str) -> None:
+        """A stage computes: nothing was there to take over."""
+
+    def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
+        """A stage that trains has finished an epoch."""
+
+    def stage_finished(self, result: StageResult) -> None:
+        """A stage is there, computed or taken over."""
+
+    def trial_started(self, trial: TrialResult) -> None:
+        """A trial begins, or goes on after an interruption."""
+
+    def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
+        """A trial has finished an epoch; `trial` is its best so far, `report` the epoch's own."""
+
+    def trial_ended(self, trial: TrialResult) -> None:
+        """A trial has finished, was stopped early, or failed."""
+
+    def task_ended(self, finished: bool) -> None:
+        """All trials are over, or the sweep was interrupted."""
+
+
+class Observers(Observer):
+    """Passes every event on to several observers, in order."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = list(observers)
+
+    def task_started(self, data: TaskData, resumed: bool) -> None:
+        for observer in self._observers:
+            observer.task_started(data, resumed)
+
+    def stage_started(self, stage: str) -> None:
+        for observer in self._observers:
+            observer.stage_started(stage)
+
+    def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
+        for observer in self._observers:
+            observer.stage_epoch(stage, epoch, epochs, report)
+
+    def stage_finished(self, result: StageResult) -> None:
+        for observer in self._observers:
+            observer.stage_finished(result)
+
+    def trial_started(self, trial: TrialResult) -> None:
+        for observer in self._observers:
+            observer.trial_started(trial)
+
+    def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
+        for observer in self._observers:
+            observer.trial_epoch(trial, report)
+
+    def trial_ended(self, trial: TrialResult) -> None:
+        for observer in self._observers:
+            observer.trial_ended(trial)
+
+    def task_ended(self, finished: bool) -> None:
+        for observer in self._observers:
+            observer.task_ended(finished)
+
+
+class ResultsObserver(Observer):
+    """Stores results as they come."""
+
+    def __init__(self, file: ResultsFile) -> None:
+        self._file = file
+
+    def stage_finished(self, result: StageResult) -> None:
+        self._file.append(result)
+
+    def trial_started(self, trial: TrialResult) -> None:
+        self._file.append(trial)
+
+    def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
+        self._file.append(trial)
+
+    def trial_ended(self, trial: TrialResult) -> None:
+        self._file.append(trial)

@@ -1,0 +1,191 @@
+"""What happened in a sweep, one line of JSON each, and how far its reader has come.
+
+The journal is the only link between the controller and MLflow: the controller appends, a sender reads. Both may be
+killed at any moment. A line torn by a kill was never acknowledged and is dropped; a line that was sent, but whose position
+was not saved, is read again, so sending a line twice must do no harm.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from stkd.trainers.config import Config
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class RefusedError(Exception):
+    """An event will never be taken: sending it again is useless."""
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Occurrence(Config):
+    """Base of all events: which run, and when (milliseconds since 1970)."""
+
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
+
+    key: str
+    at: int = Field(default_factory=_now)
+
+
+class RunStarted(Occurrence):
+    """A run begins, or goes on after it had ended."""
+
+    kind: Literal["run_started"] = "run_started"
+    name: str
+    parent: str | None
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+class Measured(Occurrence):
+    """Metrics of one step, for all of which one request is enough."""
+
+    kind: Literal["measured"] = "measured"
+    metrics: Mapping[str, float]
+    step: int
+
+
+class Tagged(Occurrence):
+    """Tags are set, or set anew."""
+
+    kind: Literal["tagged"] = "tagged"
+    tags: Mapping[str, str]
+
+
+class FileMade(Occurrence):
+    """A file belongs to the run; it must stay where it is until it was sent."""
+
+    kind: Literal["file_made"] = "file_made"
+    path: Path
+    folder: str
+
+
+class StudentMade(Occurrence):
+    """A student was saved as a folder of transformers; it must stay where it is until it was sent."""
+
+    kind: Literal["student_made"] = "student_made"
+    path: Path
+    pairs: bool
+
+
+class RunEnded(Occurrence):
+    """A run is over."""
+
+    kind: Literal["run_ended"] = "run_ended"
+    status: Status
+
+
+Event = Annotated[
+    RunStarted | Measured | Tagged | FileMade | StudentMade | RunEnded,
+    Field(discriminator="kind"),
+]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class _Position(BaseModel):
+    """Bytes of the journal that are dealt with, and the MLflow id of each run so far."""
+
+    offset: int = 0
+    run_ids: dict[str, str] = {}
+
+
+class Journal:
+    """A file of events with one writer and one reader, who may be in different threads.
+
+    Beside `journal.jsonl` lie `journal.state.json`, the reader's position, and `journal.refused.jsonl`, the events that
+    MLflow will never take, each with the reason.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.refused = path.with_suffix(".refused.jsonl")
+        self._state = path.with_suffix(".state.json")
+        self._lock = threading.Lock()
+        self._writer = path.open("ab")
+        content = _without_torn_line(path)
+        self._position = self._load_position(len(content))
+        self._next = self._position.offset
+        self._pending = content.count(b"\n", self._position.offset)
+
+    @property
+    def pending(self) -> int:
+        """How many events are not yet dealt with."""
+        return self._pending
+
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """The MLflow id of each run, by key: a copy."""
+        return dict(self._position.run_ids)
+
+    def append(self, event: Event) -> None:
+        """Writes an event down; once this returns, the event outlives a kill of the process."""
+        line = event.model_dump_json().encode() + b"\n"
+        with self._lock:
+            self._writer.write(line)
+            self._writer.flush()
+            self._pending += 1
+
+    def peek(self) -> Event | None:
+        """The first event that is not dealt with; None where there is none. Lines that are no events are set aside."""
+        while (line := self._line()) is not None:
+            self._next = self._position.offset + len(line)
+            try:
+                return _EVENT.validate_json(line)
+            except ValidationError as error:
+                self._set_aside(line.decode(errors="replace").rstrip("\n"), f"not an event: {error.errors()[0]['msg']}")
+                self.advance()
+        return None
+
+    def advance(self, run_ids: Mapping[str, str] | None = None) -> None:
+        """The event that `peek` gave is dealt with; `run_ids` are the runs that it made known."""
+        position = _Position(offset=self._next, run_ids={**self._position.run_ids, **(run_ids or {})})
+        temporary = self._state.with_suffix(".tmp")
+        temporary.write_text(position.model_dump_json())
+        temporary.replace(self._state)
+        self._position = position
+        with self._lock:
+            self._pending -= 1
+
+    def refuse(self, event: Event, reason: str) -> None:
+        """Keeps an event that cannot be sent, with the reason, for a person to read."""
+        self._set_aside(event.model_dump(mode="json"), reason)
+
+    def close(self) -> None:
+        """Ends the writing; reading goes on."""
+        self._writer.close()
+
+    def _line(self) -> bytes | None:
+        with self.path.open("rb") as file:
+            file.seek(self._position.offset)
+            line = file.readline()
+        return line if line.endswith(b"\n") else None
+
+    def _set_aside(self, event: object, reason: str) -> None:
+        with self.refused.open("a") as file:
+            file.write(json.dumps({"reason": reason, "event": event}) + "\n")
+
+    def _load_position(self, size: int) -> _Position:
+        try:
+            position = _Position.model_validate_json(self._state.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return _Position()
+        return position if position.offset <= size else _Position()
+
+
+def _without_torn_line(path: Path) -> bytes:
+    """Cuts what follows the last line end, or the next event would be glued to half a line; gives the rest."""
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        file.truncate(whole)
+    return content[:whole]

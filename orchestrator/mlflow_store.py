@@ -1,0 +1,149 @@
+"""What an event of the journal becomes in MLflow. Importing MLflow takes seconds: import this module late.
+
+Only `MlflowClient` with an explicit address is used, never the fluent functions: nothing global is set, and no run of
+the caller's own is touched. Every event may be sent twice: a run is found again by its key, a point by its time and step.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from stkd.orchestrator.journal import Event, FileMade, Measured, RefusedError, RunEnded, RunStarted, StudentMade, Tagged
+from stkd.orchestrator.mlflow_models import save_student
+
+KEY_TAG = "stkd.key"
+MODEL_TAG = "stkd.model"
+MODEL_NAME = "student"
+BATCH = 100
+"""Parameters or tags that MLflow takes in one request."""
+PERMANENT = {
+    "ALREADY_EXISTS",
+    "BAD_REQUEST",
+    "ENDPOINT_NOT_FOUND",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "MALFORMED_REQUEST",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+
+
+class MlflowStore:
+    """One experiment of one MLflow store, made if it is not there."""
+
+    def __init__(self, uri: str, experiment: str, artifact_location: str | None) -> None:
+        self._client = MlflowClient(tracking_uri=uri)
+        found = self._client.get_experiment_by_name(experiment)
+        if found is None:
+            self._experiment = self._client.create_experiment(experiment, artifact_location)
+        else:
+            self._experiment = found.experiment_id
+
+    def send(self, event: Event, run_ids: dict[str, str]) -> str:
+        """Sends one event; gives the id of its run.
+
+        Raises:
+            RefusedError: the event will never be taken; any other error may pass.
+
+        """
+        try:
+            if isinstance(event, RunStarted):
+                return self._start(event, run_ids)
+            if event.key not in run_ids:
+                raise RefusedError(f"there is no run {event.key}: its start was refused, or never written down")
+            self._record(event, run_ids[event.key])
+        except MlflowException as error:
+            if error.error_code in PERMANENT:
+                raise RefusedError(str(error)) from error
+            raise
+        return run_ids[event.key]
+
+    def _start(self, event: RunStarted, run_ids: dict[str, str]) -> str:
+        """Also for a run that was made just before a kill, and for one that had ended and goes on."""
+        run = self._find(event.key)
+        if run is None:
+            run = self._create(event, run_ids)
+        elif run.info.status != "RUNNING":
+            self._client.update_run(run.info.run_id, "RUNNING")
+        run_id: str = run.info.run_id
+        # MLflow cannot change a parameter, and refuses the whole batch for one that differs.
+        params = [Param(name, value) for name, value in event.params.items() if name not in run.data.params]
+        tags = [RunTag(*item) for item in event.tags.items() if run.data.tags.get(item[0]) != item[1]]
+        for some_params in _batches(params):
+            self._client.log_batch(run_id, params=some_params)
+        for some_tags in _batches(tags):
+            self._client.log_batch(run_id, tags=some_tags)
+        return run_id
+
+    def _create(self, event: RunStarted, run_ids: dict[str, str]) -> Run:
+        tags = {KEY_TAG: event.key, **event.tags}
+        if event.parent in run_ids:
+            tags["mlflow.parentRunId"] = run_ids[event.parent]
+        return self._client.create_run(self._experiment, start_time=event.at, tags=tags, run_name=event.name)
+
+    def _find(self, key: str) -> Run | None:
+        quote = '"' if "'" in key else "'"
+        filter_string = f"tags.`{KEY_TAG}` = {quote}{key}{quote}"
+        return next(iter(self._client.search_runs([self._experiment], filter_string, max_results=1)), None)
+
+    def _record(self, event: Event, run_id: str) -> None:
+        match event:
+            case Measured():
+                metrics = [Metric(name, value, event.at, event.step) for name, value in event.metrics.items()]
+                self._client.log_batch(run_id, metrics=metrics)
+            case Tagged():
+                self._client.log_batch(run_id, tags=[RunTag(*item) for item in event.tags.items()])
+            case FileMade():
+                self._client.log_artifact(run_id, str(_present(event.path)), event.folder or None)
+            case StudentMade():
+                self._log_student(event, run_id)
+            case RunEnded():
+                self._client.set_terminated(run_id, event.status, end_time=event.at)
+
+    def _log_student(self, event: StudentMade, run_id: str) -> None:
+        _present(event.path / "config.json")
+        logged = self._logged_model(run_id)
+        model = Model(logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id)
+        folder = _local_folder(logged.artifact_location)
+        if folder is not None:
+            save_student(event.path, folder, model, event.pairs)
+        else:
+            with TemporaryDirectory() as temporary:
+                save_student(event.path, Path(temporary), model, event.pairs)
+                self._client.log_model_artifacts(logged.model_id, temporary)
+        self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        self._client.log_batch(run_id, tags=[RunTag(MODEL_TAG, f"models:/{logged.model_id}")])
+
+    def _logged_model(self, run_id: str) -> LoggedModel:
+        """The run's model: the one that an earlier attempt made, or a new one."""
+        filter_string = f"source_run_id = '{run_id}' AND name = '{MODEL_NAME}'"
+        found = self._client.search_logged_models([self._experiment], filter_string, max_results=1)
+        if found:
+            return found[0]
+        return self._client.create_logged_model(self._experiment, MODEL_NAME, source_run_id=run_id)
+
+
+def _batches(items: list[Any]) -> Iterable[list[Any]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _present(path: Path) -> Path:
+    if not path.exists():
+        raise RefusedError(f"{path} is no longer there")
+    return path
+
+
+def _local_folder(location: str) -> Path | None:
+    parts = urlparse(location)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None

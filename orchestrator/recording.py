@@ -1,0 +1,109 @@
+"""Tells the tracker what happens: a run for the sweep and task, and under it one for each stage and each trial."""
+
+from collections.abc import Mapping
+
+from stkd.orchestrator.events import Observer
+from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.results import StageResult, TrialResult
+from stkd.orchestrator.tracking import Tracker
+from stkd.search_spaces.schema import Space
+from stkd.trainers.sources import TaskData
+
+UNRECORDED = ("done", "improved")
+
+
+class Recorder(Observer):
+    """Keeps the MLflow runs of one task. Keys are `<sweep>/<task>[/<stage or trial>]`, so that a resume finds them."""
+
+    def __init__(self, tracker: Tracker, space: Space, sweep: SweepFolder, storage: Storage, task: str) -> None:
+        self._tracker, self._space, self._storage = tracker, space, storage
+        self._sweep, self._task = sweep.sweep_id, task
+        self._parent = f"{self._sweep}/{task}"
+        self._pairs = False
+        self._started: set[str] = set()
+
+    def task_started(self, data: TaskData, resumed: bool) -> None:
+        self._pairs = data.train.pairs is not None
+        params = {
+            "task": self._task,
+            "data.fingerprint": data.fingerprint,
+            "data.train": len(data.train.texts),
+            "data.validation": len(data.validation.texts),
+            **_flat(self._space.model_dump(exclude={"tasks", "tracking", "storage", "search", "deepspeed"})),
+            **{f"search.{key}": str(value) for key, value in self._space.search.items()},
+        }
+        self._tracker.start_run(self._parent, f"{self._task} {self._sweep}", None, params, self._tags("sweep"))
+
+    def stage_started(self, stage: str) -> None:
+        self._start(stage, stage.replace("_", " "), {}, self._tags(stage))
+
+    def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
+        self._tracker.log_metrics(self._key(stage), _numbers(report), epoch)
+
+    def stage_finished(self, result: StageResult) -> None:
+        tags = {"stkd.artifact": str(self._storage.artifacts / result.artifact), "stkd.taken_over": str(result.taken_over)}
+        self._start(result.name, result.name.replace("_", " "), {}, self._tags(result.name) | tags)
+        self._tracker.set_tags(self._key(result.name), tags)
+        final = {f"best_{name}": value for name, value in _numbers(result.metrics).items() if name == "score"}
+        self._tracker.log_metrics(self._key(result.name), final | {"seconds": result.seconds}, 0)
+        self._tracker.end_run(self._key(result.name), "FINISHED")
+
+    def trial_started(self, trial: TrialResult) -> None:
+        settings = self._space.with_values(trial.values)
+        params = _flat({"distillation": settings.distillation.model_dump(), "training": settings.training.model_dump()})
+        self._started.discard(trial.trial)
+        self._start(trial.trial, trial.name, params, self._tags("trial"))
+
+    def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
+        self._tracker.log_metrics(self._key(trial.trial), _numbers(report), int(report["epoch"]))
+
+    def trial_ended(self, trial: TrialResult) -> None:
+        key = self._key(trial.trial)
+        tags = {"stkd.status": trial.status}
+        if trial.reason:
+            tags["stkd.failure"] = trial.reason
+        if trial.student:
+            student = self._storage.artifacts / trial.student
+            tags["stkd.student"] = str(student)
+            self._tracker.log_student(key, student, self._pairs)
+        self._tracker.set_tags(key, tags)
+        self._tracker.end_run(key, "FAILED" if trial.status == "failed" else "FINISHED")
+        self._started.discard(trial.trial)
+
+    def task_ended(self, finished: bool) -> None:
+        for key in sorted(self._started):
+            self._tracker.end_run(self._key(key), "KILLED")
+        self._tracker.end_run(self._parent, "FINISHED" if finished else "KILLED")
+
+    def record_best(self, best: TrialResult) -> None:
+        """Put the best student's figures on the parent run, and mark its trial."""
+        self._tracker.log_metrics(self._parent, {f"best_{k}": v for k, v in _numbers(best.metrics).items()}, 0)
+        self._tracker.set_tags(self._parent, {"stkd.best_trial": best.trial, "stkd.best": best.name})
+        self._tracker.set_tags(self._key(best.trial), {"stkd.best": "true"})
+
+    def _start(self, key: str, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        if key not in self._started:
+            self._started.add(key)
+            self._tracker.start_run(self._key(key), name, self._parent, params, tags)
+
+    def _key(self, key: str) -> str:
+        return f"{self._parent}/{key}"
+
+    def _tags(self, kind: str) -> dict[str, str]:
+        return {"stkd.sweep": self._sweep, "stkd.task": self._task, "stkd.kind": kind}
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested settings by their dotted keys."""
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _numbers(report: Mapping[str, object]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in report.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in UNRECORDED
+    }

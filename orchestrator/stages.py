@@ -1,0 +1,164 @@
+"""The stages of a task that all its trials share: data, teacher, trial student, scores."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import ray
+
+from stkd.orchestrator.artifacts import ArtifactStore, write_json
+from stkd.orchestrator.events import Observer
+from stkd.orchestrator.results import StageResult
+from stkd.search_spaces.schema import Space
+from stkd.trainers.config import DistillationConfig
+from stkd.trainers.model_files import model_fingerprint
+from stkd.trainers.sources import TaskData
+from stkd.trainers.specs import Distillation, JobSpec
+
+METRICS = "metrics.json"
+CallGang = Callable[..., Any]
+"""Runs a worker's method on all ranks: `call(method, *arguments)`."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Folders of the finished stages."""
+
+    data: Path
+    teacher: Path
+    trial_student: Path
+    scores: Path
+
+
+class Stages:
+    """Runs a task's stages in order, each only where its artifact is missing.
+
+    `host` gives the means to compute, and is asked for them only when there is something to compute.
+    """
+
+    def __init__(
+        self, space: Space, data: TaskData, store: ArtifactStore, observer: Observer, host: Callable[[], CallGang]
+    ) -> None:
+        self._space, self._data, self._store, self._observer, self._host = space, data, store, observer, host
+
+    def run(self) -> Shared:
+        """All stages; raises what a stage raised."""
+        data = self._encoded()
+        teacher = self._teacher(data)
+        trial_student = self._trial_student(data, teacher)
+        return Shared(data, teacher, trial_student, self._scores(data, teacher, trial_student))
+
+    def _encoded(self) -> Path:
+        model = self._space.teacher.model
+        longest = self._space.training.max_length
+        inputs = {"data": self._data.fingerprint, "tokenizer": model_fingerprint(model), "max_length": longest}
+        return self._stage(
+            "data", inputs, lambda folder: self._host()("encode", self._data, model, longest, folder)
+        )
+
+    def _teacher(self, data: Path) -> Path:
+        teacher = self._space.teacher
+        inputs = {
+            "data": data.name,
+            "model": model_fingerprint(teacher.model),
+            "finetune": teacher.finetune and teacher.finetune.model_dump(),
+            "deepspeed": self._space.deepspeed,
+            "ranks": self._space.resources.ranks,
+        }
+        return self._stage("teacher", inputs, lambda folder: self._make_teacher(data, folder))
+
+    def _make_teacher(self, data: Path, folder: Path) -> Mapping[str, float]:
+        teacher, task = self._space.teacher, self._data.task
+        if teacher.finetune is None:
+            return dict(self._host()("adopt", teacher.model, task, data, folder))
+        spec = JobSpec(task, data, teacher.finetune, model=teacher.model, deepspeed=self._space.deepspeed)
+        return self._train("teacher", spec, folder)
+
+    def _trial_student(self, data: Path, teacher: Path) -> Path:
+        space, logits = self._space, self._dense_logits(data, teacher)
+        settings = self._dense_settings()
+        inputs = {
+            "data": data.name,
+            "teacher": teacher.name,
+            "student": space.student.model_dump(),
+            "training": space.training.model_dump(),
+            "distillation": settings.model_dump(include={"temperature", "hard_weight"}),
+            "deepspeed": space.deepspeed,
+            "ranks": space.resources.ranks,
+        }
+        distillation = Distillation(teacher, logits, space.student, settings)
+        spec = JobSpec(
+            self._data.task, data, space.training, distillation=distillation, deepspeed=space.deepspeed
+        )
+        return self._stage("trial_student", inputs, lambda folder: self._train("trial_student", spec, folder))
+
+    def _dense_settings(self) -> DistillationConfig:
+        changed = {"sparsity": 0.0, "temperature": self._space.scoring.temperature}
+        return self._space.distillation.model_copy(update=changed)
+
+    def _dense_logits(self, data: Path, teacher: Path) -> Path:
+        inputs = {"data": data.name, "teacher": teacher.name, "mask": "dense"}
+        if self._store.find("logits", inputs) is None:
+            with self._store.create("logits", inputs) as folder:
+                self._host()("save_dense_logits", teacher, data, folder)
+        return self._store.path("logits", inputs)
+
+    def _scores(self, data: Path, teacher: Path, trial_student: Path) -> Path:
+        settings, seed = self._space.scoring, self._space.training.seed
+        inputs = {
+            "data": data.name,
+            "teacher": teacher.name,
+            "trial_student": trial_student.name,
+            "scoring": settings.model_dump(),
+            "seed": seed,
+        }
+        arguments = (teacher, trial_student, self._data.task, data, settings, seed)
+        return self._stage("scores", inputs, lambda folder: self._host()("save_scores", *arguments, folder))
+
+    def _train(self, stage: str, spec: JobSpec, folder: Path) -> Mapping[str, float]:
+        """Train to the end; returns the metrics of the best epoch, whose model lies in the folder."""
+        call = self._host()
+        call("begin", spec)
+        best: dict[str, float] = {}
+        report = {"done": 0.0}
+        while not report["done"]:
+            report = call("run_epoch")
+            if report["improved"]:
+                call("save_model", folder)
+                best = report
+            self._observer.stage_epoch(stage, int(report["epoch"]), spec.training.epochs, report)
+        call("end")
+        return best
+
+    def _stage(
+        self, name: str, inputs: Mapping[str, Any], compute: Callable[[Path], Mapping[str, float] | None]
+    ) -> Path:
+        """The stage's artifact, computed where it is missing; observers hear of it either way."""
+        start = perf_counter()
+        found = self._store.find(name, inputs)
+        if found is None:
+            self._observer.stage_started(name)
+            with self._store.create(name, inputs) as folder:
+                write_json(folder / METRICS, compute(folder) or {})
+        path = self._store.path(name, inputs)
+        result = StageResult(name, path.name, perf_counter() - start, found is not None, read_metrics(path))
+        self._observer.stage_finished(result)
+        return path
+
+
+def read_metrics(artifact: Path) -> dict[str, float]:
+    """What a stage measured of its model; empty for stages without one."""
+    metrics: dict[str, float] = json.loads((artifact / METRICS).read_text())
+    return metrics
+
+
+def ray_caller(host: Any) -> CallGang:
+    """Calls through a `GangHost` actor."""
+
+    def call(method: str, *arguments: Any) -> Any:
+        return ray.get(host.call.remote(method, *arguments))
+
+    return call

@@ -1,0 +1,242 @@
+"""A sweep from its first stage to the table at its end; started afresh, or resumed."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from stkd.cluster.connection import bundles, concurrent_jobs, hosted_gang, local_ray, refuse_impossible
+from stkd.orchestrator.artifacts import ArtifactStore
+from stkd.orchestrator.callback import SweepCallback
+from stkd.orchestrator.display import Display, results_table
+from stkd.orchestrator.events import Observers, ResultsObserver
+from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.recording import Recorder
+from stkd.orchestrator.results import ResultsFile, TaskResults, read_results
+from stkd.orchestrator.searching import SCORE, parameter_space, samples, scheduler, searcher
+from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
+from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, redact
+from stkd.orchestrator.trial import WORKER, Trial, TrialPlan
+from stkd.search_spaces.reading import space_text
+from stkd.search_spaces.schema import Space
+from stkd.trainers.sources import TaskData, load_task
+
+EXPERIMENT = "tune"
+TRACKING_SECONDS = 120.0
+"""How long the end of a sweep waits for MLflow to take what is still to be sent."""
+INTERRUPTED = 130
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+}
+
+
+def run_sweep(space: Space, prepared: Mapping[str, TaskData]) -> int:
+    """Run a new sweep; returns the exit code. `prepared` holds the data of the tasks that were read already."""
+    storage = Storage(space.storage_folder)
+    sweep = storage.new_sweep(space.name)
+    sweep.space.write_text(space_text(space), encoding="utf-8")
+    return _run(space, storage, sweep, prepared)
+
+
+def resume_sweep(space: Space, prepared: Mapping[str, TaskData], sweep_id: str) -> int:
+    """Continue a sweep where it stopped; trials that ended are not run again. Returns the exit code."""
+    storage = Storage(space.storage_folder)
+    return _run(space, storage, storage.find_sweep(sweep_id), prepared)
+
+
+def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[str, TaskData]) -> int:
+    console = Console()
+    uri = space.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage.root)
+    location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
+    console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
+    finished = False
+    with _quiet_libraries(sweep.log), Tracker(sweep.root / "journal.jsonl", uri, space.experiment, location) as tracker:
+        try:
+            with local_ray():
+                _refuse_what_cannot_run(space)
+                finished = all(
+                    TaskSweep(space, storage, sweep, tracker, console, prepared.get(task) or load_task(task, space.data)).run()
+                    for task in space.tasks
+                )
+        except KeyboardInterrupt:
+            pass
+        if not tracker.close(TRACKING_SECONDS):
+            problem = tracker.problem or "it was slow"
+            console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
+    _print_end(console, space, storage, sweep, redact(uri), finished)
+    return 0 if finished else INTERRUPTED
+
+
+def _refuse_what_cannot_run(space: Space) -> None:
+    resources = space.resources
+    refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+
+
+class TaskSweep:
+    """One task of a sweep: a study of its own."""
+
+    def __init__(
+        self,
+        space: Space,
+        storage: Storage,
+        sweep: SweepFolder,
+        tracker: Tracker,
+        console: Console,
+        data: TaskData,
+    ) -> None:
+        self._space, self._storage, self._data = space, storage, data
+        self._folder = sweep.task(data.task.name)
+        self._file = ResultsFile(self._folder.results)
+        self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
+        self._count = _trial_count(space)
+        display = Display(console, self._count)
+        self._observer = Observers([ResultsObserver(self._file), self._recorder, display])
+
+    def run(self) -> bool:
+        """Stages, then trials; returns whether the task came to its end."""
+        finished = False
+        known = self._file.read(self._data.task.name)
+        self._observer.task_started(self._data, resumed=bool(known.stages))
+        try:
+            finished = self._trials(self._shared(), known)
+        finally:
+            self._observer.task_ended(finished)
+        if finished:
+            best = self._file.read(self._data.task.name).ranked()
+            if best:
+                self._recorder.record_best(best[0])
+        return finished
+
+    def _shared(self) -> Shared:
+        with ExitStack() as stack:
+            stages = Stages(
+                self._space,
+                self._data,
+                ArtifactStore(self._storage.artifacts),
+                self._observer,
+                _LazyHost(self._space, stack).caller,
+            )
+            return stages.run()
+
+    def _trials(self, shared: Shared, known: TaskResults) -> bool:
+        plan = TrialPlan(
+            self._space, self._data.task, self._storage, self._folder, shared.data, shared.teacher, shared.scores
+        )
+        callback = SweepCallback(self._space, self._folder, self._observer, known.trials)
+        self._tuner(plan, callback).fit()
+        ended = [trial for trial in callback.trials.values() if trial.status != "running"]
+        return len(ended) >= self._count
+
+    def _tuner(self, plan: TrialPlan, callback: SweepCallback) -> tune.Tuner:
+        space = self._space
+        resources = space.resources
+        group = tune.PlacementGroupFactory(
+            bundles(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank), strategy="PACK"
+        )
+        trainable = tune.with_resources(tune.with_parameters(Trial, plan=plan), group)
+        experiment = self._folder.tune
+        if tune.Tuner.can_restore(experiment):
+            return tune.Tuner.restore(str(experiment), trainable=trainable, param_space=parameter_space(space))
+        concurrent = concurrent_jobs(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        concurrent = min(concurrent, space.trials.concurrent or concurrent)
+        return tune.Tuner(
+            trainable,
+            param_space=parameter_space(space),
+            tune_config=tune.TuneConfig(
+                num_samples=samples(space),
+                search_alg=searcher(space, concurrent),
+                scheduler=scheduler(space),
+                reuse_actors=True,
+                trial_name_creator=_trial_id,
+                trial_dirname_creator=_trial_id,
+                **({} if space.trials.scheduler else {"metric": SCORE, "mode": "max"}),
+            ),
+            run_config=tune.RunConfig(
+                name=experiment.name,
+                storage_path=str(experiment.parent),
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=space.trials.max_failures),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+                verbose=0,
+            ),
+        )
+
+
+def _trial_id(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+def _trial_count(space: Space) -> int:
+    if space.trials.searcher != "grid":
+        return space.trials.count
+    points = 1
+    for searched in space.search.values():
+        points *= len(searched.grid() or ())
+    return points
+
+
+class _LazyHost:
+    """Starts the gang that computes stages when the first stage needs it."""
+
+    def __init__(self, space: Space, stack: ExitStack) -> None:
+        self._space, self._stack = space, stack
+
+    def caller(self) -> CallGang:
+        """The way to the gang."""
+        return self._call
+
+    @cached_property
+    def _call(self) -> CallGang:
+        resources = self._space.resources
+        host = hosted_gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        return ray_caller(self._stack.enter_context(host))
+
+
+@contextmanager
+def _quiet_libraries(log: Path) -> Iterator[None]:
+    """What Ray and the other libraries log goes to a file; the screen is for the sweep's own lines."""
+    os.environ.update({name: value for name, value in TUNE_SETTINGS.items() if name not in os.environ})
+    handler = logging.FileHandler(log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("ray", "optuna", "py.warnings")]
+    kept = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, handlers, propagate in kept:
+            logger.handlers, logger.propagate = handlers, propagate
+        handler.close()
+
+
+def _print_end(
+    console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool
+) -> None:
+    for results in read_results(sweep).values():
+        if results.ranked():
+            console.print()
+            console.print(results_table(results))
+    console.print()
+    where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
+    lines = [f"results   {sweep.root}", f"artifacts {storage.artifacts}", f"MLflow    {uri}"]
+    if finished:
+        lines += [f"next      stkd ui{where}", f"          stkd best{where} --export best-student"]
+    else:
+        lines += [f"stopped; everything finished is kept. Continue with: stkd sweep{where} --resume {sweep.sweep_id}"]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    sys.stdout.flush()

@@ -1,0 +1,209 @@
+"""Records a sweep in MLflow without ever waiting for it.
+
+Each call appends a line to a journal on disk and returns; a thread sends the lines to MLflow, in order. While MLflow is
+away the journal grows, and what could not be sent before the process ended is sent when the sweep is resumed.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from stkd.orchestrator.journal import (
+    Event,
+    FileMade,
+    Journal,
+    Measured,
+    RefusedError,
+    RunEnded,
+    RunStarted,
+    Status,
+    StudentMade,
+    Tagged,
+)
+
+if TYPE_CHECKING:
+    from stkd.orchestrator.mlflow_store import MlflowStore
+
+LONGEST_PARAMETER = 6000
+LONGEST_TAG = 5000
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+"""Seconds between two attempts while MLflow is away."""
+CLOSING_DELAY = 1.0
+"""The same once the caller waits in `close`."""
+CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""For MLflow's client, where the environment does not say otherwise: it would try for 14 minutes, and print meanwhile."""
+
+
+class Tracker:
+    """The runs of a sweep, each named by a key that stays the same when the sweep is resumed.
+
+    Only `close` waits for MLflow, and nothing raises because of it. A second tracker on the same journal goes on where the
+    first ended.
+    """
+
+    def __init__(self, journal: Path, uri: str, experiment: str, artifact_location: str | None = None) -> None:
+        self.uri = uri
+        self._experiment = experiment
+        self._artifact_location = artifact_location
+        self._journal = Journal(journal)
+        self._problem: str | None = None
+        self._news = threading.Event()
+        self._closing = threading.Event()
+        self._stopped = threading.Event()
+        self._sender = threading.Thread(target=self._send_all, name="stkd-tracking", daemon=True)
+        self._sender.start()
+
+    @property
+    def pending(self) -> int:
+        """How many events are not yet sent."""
+        return self._journal.pending
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last attempt failed, without credentials; None while all is well."""
+        return self._problem
+
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """The MLflow run id of each key that has one so far."""
+        return self._journal.run_ids
+
+    def start_run(
+        self, key: str, name: str, parent: str | None, params: Mapping[str, object], tags: Mapping[str, str]
+    ) -> None:
+        """Begins a run under the run of key `parent`; a key that is known is opened again."""
+        texts = {name: str(value)[:LONGEST_PARAMETER] for name, value in params.items()}
+        self._write(RunStarted(key=key, name=name, parent=parent, params=texts, tags=_shortened(tags)))
+
+    def log_metrics(self, key: str, metrics: Mapping[str, float], step: int) -> None:
+        """One point of each metric; one request."""
+        numbers = {name: float(value) for name, value in metrics.items()}
+        self._write(Measured(key=key, metrics=numbers, step=int(step)))
+
+    def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """Sets tags, or replaces their values."""
+        self._write(Tagged(key=key, tags=_shortened(tags)))
+
+    def log_file(self, key: str, path: Path, folder: str) -> None:
+        """Puts a file into the run's artifact folder `folder`. The file must stay until it was sent."""
+        self._write(FileMade(key=key, path=path.absolute(), folder=folder))
+
+    def log_student(self, key: str, folder: Path, pairs: bool = False) -> None:
+        """Makes a folder of transformers the run's MLflow model. The folder must stay until it was sent.
+
+        Args:
+            key: the run.
+            folder: config.json, weights as safetensors, and the tokenizer.
+            pairs: whether the model reads two texts, `text` and `text_pair`, instead of one.
+
+        """
+        self._write(StudentMade(key=key, path=folder.absolute(), pairs=pairs))
+
+    def end_run(self, key: str, status: Status) -> None:
+        """Ends a run."""
+        self._write(RunEnded(key=key, status=status))
+
+    def close(self, timeout: float) -> bool:
+        """Waits at most `timeout` seconds until all is sent, and ends the thread.
+
+        Returns:
+            Whether everything was sent; what was not stays in the journal for the next tracker.
+
+        """
+        self._closing.set()
+        self._news.set()
+        self._sender.join(timeout)
+        self._stopped.set()
+        self._journal.close()
+        return self.pending == 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(timeout=30.0)
+
+    def _write(self, event: Event) -> None:
+        self._journal.append(event)
+        self._news.set()
+
+    def _send_all(self) -> None:
+        store: MlflowStore | None = None
+        delay = FIRST_DELAY
+        while (event := self._next_event()) is not None:
+            try:
+                store = store or self._connect()
+                self._send(store, event)
+            except Exception as error:  # noqa: BLE001 - artifact stores raise types of their own, and none may end the thread
+                self._problem = redact(f"{type(error).__name__}: {error}")
+                self._pause(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+            else:
+                self._problem = None
+                delay = FIRST_DELAY
+
+    def _next_event(self) -> Event | None:
+        """Waits for the next event; None when there will be none."""
+        while not self._stopped.is_set():
+            self._news.clear()
+            if (event := self._journal.peek()) is not None:
+                return event
+            if self._closing.is_set():
+                return None
+            self._news.wait()
+        return None
+
+    def _connect(self) -> "MlflowStore":
+        for name, value in CLIENT_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from stkd.orchestrator.mlflow_store import MlflowStore
+
+        return MlflowStore(self.uri, self._experiment, self._artifact_location)
+
+    def _send(self, store: "MlflowStore", event: Event) -> None:
+        try:
+            run_id = store.send(event, self._journal.run_ids)
+        except RefusedError as refusal:
+            self._journal.refuse(event, redact(str(refusal)))
+            self._journal.advance()
+        else:
+            self._journal.advance({event.key: run_id})
+
+    def _pause(self, delay: float) -> None:
+        """Ends early when the tracker is closed, so that the last attempts are made at once."""
+        if self._closing.is_set():
+            self._stopped.wait(min(delay, CLOSING_DELAY))
+        else:
+            self._closing.wait(delay)
+
+
+def default_uri(storage: Path) -> str:
+    """The MLflow store of a storage folder: a SQLite file in it."""
+    return f"sqlite:///{storage.absolute()}/mlflow.db"
+
+
+def default_artifact_location(storage: Path) -> str:
+    """Where the default store keeps its artifacts, as a file URI."""
+    return (storage.absolute() / "mlflow-artifacts").as_uri()
+
+
+def redact(text: str) -> str:
+    """A URI, or a text with URIs in it, without user names, passwords and tokens."""
+    text = re.sub(r"://(?!/)[^\s'\"]*@", "://***@", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
+
+
+def _shortened(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: str(value)[:LONGEST_TAG] for name, value in tags.items()}

@@ -1,0 +1,306 @@
+"""The search space: everything that one sweep is told, typed, and checked as a whole when it is made."""
+
+import re
+from collections.abc import Mapping
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from stkd.search_spaces.distributions import Choice, Distribution, QUniform, Value
+from stkd.search_spaces.documents import Key
+from stkd.search_spaces.messages import explain
+from stkd.trainers.config import Config, DataConfig, DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
+from stkd.trainers.generated import NAME as GENERATED_TASK
+from stkd.trainers.tasks import TASKS, Task, did_you_mean, find_task
+
+SEARCHED_SECTIONS: dict[str, type[Config]] = {"distillation": DistillationConfig, "training": TrainingConfig}
+BARE_KEYS = tuple(DistillationConfig.model_fields)
+"""Search keys that may stand without their section `distillation`."""
+SEARCH_KEYS = (*BARE_KEYS, *(f"{name}.{key}" for name, kind in SEARCHED_SECTIONS.items() for key in kind.model_fields))
+
+
+class MisplacedError(ValueError):
+    """Two settings that do not go together; `key` is the one to change, from the top of the file."""
+
+    def __init__(self, key: Key, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _known_task(name: str) -> str:
+    return find_task(name).name
+
+
+def _known_search_key(key: str) -> str:
+    if key in SEARCH_KEYS:
+        return key
+    near = did_you_mean(key, SEARCH_KEYS)
+    sections = " or ".join(f"{name}.<key>" for name in SEARCHED_SECTIONS)
+    raise ValueError(f"nothing to search has this name{near}; valid keys: {', '.join(BARE_KEYS)}, {sections}")
+
+
+def _without_nulls(search: object) -> object:
+    """Leaves out keys that were set to null, so that `--set search.sparsity=null` takes one out of a search."""
+    return {key: value for key, value in search.items() if value is not None} if isinstance(search, dict) else search
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ValueError("must be letters, digits, '.', '_' or '-', since it names folders, and at most 64 of them")
+    return name
+
+
+def _model_name(model: str) -> str:
+    """Any name but a malformed package; `~` becomes the home folder, since `from_pretrained` does not know it."""
+    if not re.fullmatch(r"(?!package:).+|package:[A-Za-z_]\w*/.+", model):
+        raise ValueError("must be a hub id, a folder, or package:NAME/FOLDER")
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+def _plain_folder(storage: str) -> str:
+    if "://" in storage:
+        raise ValueError("must be a plain folder (local or NFS); other kinds of storage are not there yet")
+    if not storage.strip():
+        raise ValueError("must be a folder, not empty")
+    return storage
+
+
+class TeacherConfig(Config):
+    """The model to compress, and how it is fine-tuned on each task first."""
+
+    model: Annotated[str, AfterValidator(_model_name)]
+    """A hub id, a local folder, or `package:NAME/FOLDER`, a folder inside an installed package."""
+    finetune: TrainingConfig | None = TrainingConfig()
+    """null takes the model as it is: it is fine-tuned already."""
+
+
+class AshaConfig(Config):
+    """Asynchronous successive halving: weak trials stop early."""
+
+    grace_period: PositiveInt = 1
+    """Epochs that every trial may run."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Of so many trials, one goes on past each rung."""
+
+
+class SchedulerConfig(Config):
+    """What ends trials early."""
+
+    asha: AshaConfig
+
+
+class TrialsConfig(Config):
+    """How many students are tried, and who chooses their settings."""
+
+    count: PositiveInt = 12
+    searcher: Literal["optuna", "random", "grid"] = "optuna"
+    scheduler: Annotated[SchedulerConfig | None, BeforeValidator(lambda value: None if value == "none" else value)] = (
+        SchedulerConfig(asha=AshaConfig())
+    )
+    """null or `none` lets every trial run to its end."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a trial may be started again from its checkpoint after a worker was lost."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    concurrent: PositiveInt | None = None
+    """Trials at a time; null runs as many as the machine has room for."""
+
+
+class ResourcesConfig(Config):
+    """What one trial occupies: `ranks` processes, each with these GPUs and CPUs."""
+
+    ranks: PositiveInt = 1
+    gpus_per_rank: Annotated[float, Field(ge=0.0)] = 0.0
+    """Whole GPUs, or for a single rank a share below 1, so that trials sit side by side on one."""
+    cpus_per_rank: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        whole = float(self.gpus_per_rank).is_integer()
+        if not whole and (self.ranks > 1 or self.gpus_per_rank > 1):
+            raise MisplacedError(
+                ("gpus_per_rank",), "must be a whole number; only a single rank can take a share of one GPU"
+            )
+        return self
+
+
+class TrackingConfig(Config):
+    """Where MLflow writes."""
+
+    uri: Annotated[str | None, Field(repr=False)] = None
+    """null: MLFLOW_TRACKING_URI, else an SQLite file in the storage folder."""
+    experiment: str | None = None
+    """null: the name of the space."""
+
+
+class Space(Config):
+    """One search-space file."""
+
+    # The inputs that pydantic would show in a traceback can hold a tracking address with a password.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    name: Annotated[str, AfterValidator(_file_name)]
+    tasks: Annotated[tuple[Annotated[str, AfterValidator(_known_task)], ...], Field(strict=False)]
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig
+    student: StudentConfig = StudentConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    search: Annotated[
+        dict[Annotated[str, AfterValidator(_known_search_key)], Distribution], BeforeValidator(_without_nulls)
+    ] = Field(default={})
+    trials: TrialsConfig = TrialsConfig()
+    training: TrainingConfig = TrainingConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    deepspeed: dict[str, JsonValue] = Field(default={})
+    """Keys of DeepSpeed's own configuration, passed on as they are."""
+    tracking: TrackingConfig = TrackingConfig()
+    storage: Annotated[str, AfterValidator(_plain_folder)] = "./stkd-runs"
+
+    @property
+    def storage_folder(self) -> Path:
+        """The storage folder as an absolute path."""
+        return Path(self.storage).expanduser().absolute()
+
+    @property
+    def experiment(self) -> str:
+        """The name of the MLflow experiment."""
+        return self.tracking.experiment or self.name
+
+    def with_values(self, values: Mapping[str, Value]) -> Self:
+        """Returns the space with one trial's `values` in `training` and `distillation`.
+
+        `values` maps keys of `search` to what the searcher drew; quantised numbers become clean decimals. Raises
+        KeyError for a key that is not searched.
+        """
+        sections: dict[str, Config] = {"training": self.training, "distillation": self.distillation}
+        for key, value in values.items():
+            section, setting = setting_of(key)
+            old = sections[section]
+            sections[section] = type(old).model_validate({**old.model_dump(), setting: self.search[key].clean(value)})
+        return self.model_copy(update=sections)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for check in (_check_tasks, _check_data, _check_search, _check_trials, _check_batches):
+            check(self)
+        return self
+
+
+def setting_of(key: str) -> tuple[str, str]:
+    """Returns the section and the setting that a search key means: `sparsity` is `distillation`, `sparsity`."""
+    section, _, setting = key.rpartition(".")
+    return section or "distillation", setting
+
+
+def _check_tasks(space: Space) -> None:
+    if not space.tasks:
+        raise MisplacedError(("tasks",), f"needs at least one; the tasks are {', '.join(TASKS)}")
+    for index, name in enumerate(space.tasks):
+        if name in space.tasks[:index]:
+            raise MisplacedError(("tasks", index), f"task '{name}' stands twice; remove one")
+        fitting = [task.name for task in TASKS.values() if _in_source(task, space.data.source)]
+        if name not in fitting:
+            raise MisplacedError(
+                ("tasks", index), f"is not in data.source {space.data.source}, which has {', '.join(fitting)}"
+            )
+
+
+def _in_source(task: Task, source: str) -> bool:
+    return {
+        "generated": task.name == GENERATED_TASK,
+        "glue_dir": task.tsv is not None,
+        "hub": task.hub is not None,
+    }[source]
+
+
+def _check_data(space: Space) -> None:
+    if space.data.source == "glue_dir" and space.data.path is None:
+        raise MisplacedError(
+            ("data", "path"), "data.source glue_dir needs the folder here that holds MRPC/train.tsv, ..."
+        )
+    if space.data.source == "generated" and space.data.path is not None:
+        raise MisplacedError(("data", "path"), "data.source generated reads no files; leave the path out")
+
+
+def _check_search(space: Space) -> None:
+    meanings: dict[tuple[str, str], str] = {}
+    for key, distribution in space.search.items():
+        section, setting = setting_of(key)
+        if (section, setting) in meanings:
+            raise MisplacedError(("search", key), f"means the same setting as {meanings[section, setting]}; keep one")
+        meanings[section, setting] = key
+        for value in distribution.extremes():
+            _check_limits(key, section, setting, value)
+
+
+def _check_limits(key: str, section: str, setting: str, value: Value) -> None:
+    try:
+        SEARCHED_SECTIONS[section].model_validate({setting: value})
+    except ValidationError as error:
+        limit = explain(error.errors()[0])
+        raise MisplacedError(("search", key), f"would set {section}.{setting} to {value}: {limit}") from error
+
+
+def _check_trials(space: Space) -> None:
+    count, searcher = space.trials.count, space.trials.searcher
+    if not space.search and count > 1:
+        raise MisplacedError(("trials", "count"), "must be 1, since search is empty and all trials would be the same")
+    if searcher == "grid":
+        _check_grid(space)
+    longest = max(_possible(space, "epochs"))
+    if space.trials.scheduler and space.trials.scheduler.asha.grace_period > longest:
+        raise MisplacedError(
+            ("trials", "scheduler", "asha", "grace_period"), f"must be at most training.epochs, which is {longest}"
+        )
+
+
+def _possible(space: Space, setting: str) -> list[int]:
+    """Returns the whole numbers that trials can get for a setting of `training`: all, or the extremes of very many."""
+    searched = space.search.get(f"training.{setting}")
+    values = (searched.grid() or searched.extremes()) if searched else (space.training.model_dump()[setting],)
+    return [value for value in values if isinstance(value, int)]
+
+
+def _check_grid(space: Space) -> None:
+    for key, distribution in space.search.items():
+        if distribution.grid() is None:
+            raise MisplacedError(
+                ("search", key),
+                f"has endlessly many values, which trials.searcher grid cannot try one by one; use {Choice.shape} or "
+                f"{QUniform.shape}, or searcher optuna",
+            )
+    points = prod(len(distribution.grid() or ()) for distribution in space.search.values())
+    if points > space.trials.count:
+        raise MisplacedError(("trials", "count"), f"must be at least {points}, the number of points of the grid")
+
+
+def _check_batches(space: Space) -> None:
+    """Every optimizer step shares its batch evenly among ranks and micro-batches."""
+    ranks = space.resources.ranks
+    settings = product(_possible(space, "batch_size"), _possible(space, "accumulation"))
+    for batch_size, accumulation in settings:
+        _check_batch(("training", "batch_size"), batch_size, accumulation, ranks)
+    finetune = space.teacher.finetune
+    if finetune:
+        _check_batch(("teacher", "finetune", "batch_size"), finetune.batch_size, finetune.accumulation, ranks)
+
+
+def _check_batch(key: Key, batch_size: int, accumulation: int, ranks: int) -> None:
+    if batch_size % (ranks * accumulation):
+        raise MisplacedError(
+            key,
+            f"a batch of {batch_size} cannot be shared evenly by resources.ranks ({ranks}) times accumulation "
+            f"({accumulation}); use a multiple of {ranks * accumulation}",
+        )

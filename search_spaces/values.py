@@ -1,0 +1,17 @@
+"""Values as messages show them: short, on one line, without passwords."""
+
+import json
+import re
+
+LONGEST_VALUE = 60
+
+
+def without_secrets(text: str) -> str:
+    """Returns `text` with the user name and password of every address in it blotted out."""
+    return re.sub(r"://.*@", "://***@", text)
+
+
+def in_short(value: object) -> str:
+    """Returns `value` as YAML would write it on one line, cut to a readable length and free of passwords."""
+    text = without_secrets(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."

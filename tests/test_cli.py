@@ -1,0 +1,182 @@
+"""The command line: what it passes on, and how it ends."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from stkd.orchestrator.cli import Settings, guarded, main
+from stkd.search_spaces.reading import read_space, space_text
+from stkd.search_spaces.schema import Space
+from stkd.trainers.errors import UserError
+
+
+class PlacementError(ValueError):
+    """Stands for an error class that another package of ours made for people."""
+
+    __module__ = "stkd.cluster.connection"
+
+
+@dataclass
+class Student:
+    name: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"student": self.name}
+
+    def as_text(self) -> str:
+        return f"best: {self.name}"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
+    """Calls of what the commands pass their work to; nothing of it runs."""
+    made: list[tuple[Any, ...]] = []
+
+    def recorder(name: str, answer: object) -> Any:
+        def record(*arguments: Any) -> object:
+            made.append((name, *arguments))
+            return answer
+
+        return record
+
+    fakes: dict[str, Mapping[str, object]] = {
+        "sweep": {"run_sweep": 0, "resume_sweep": 0},
+        "ui": {"serve_ui": 0},
+        "best": {"best_student": Student("small"), "export_student": None},
+    }
+    for module, functions in fakes.items():
+        fake = ModuleType(module)
+        vars(fake).update({name: recorder(name, answer) for name, answer in functions.items()})
+        monkeypatch.setitem(sys.modules, f"stkd.orchestrator.{module}", fake)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_sweep_gets_the_whole_space_and_its_data(calls: list[tuple[Any, ...]]) -> None:
+    run("sweep", "--space", "quickstart", "--set", "trials.count=3", "--storage", "here", "--set", "training.epochs=2")
+    ((name, space, prepared),) = calls
+    assert name == "run_sweep"
+    assert isinstance(space, Space)
+    assert (space.trials.count, space.training.epochs) == (3, 2)
+    assert space.storage_folder == Path.cwd() / "here"
+    assert space.storage_folder.is_dir()
+    assert set(prepared) == {"remarks"}
+
+
+def test_tasks_are_split_at_commas_and_the_hub_is_left_alone(calls: list[tuple[Any, ...]]) -> None:
+    run("sweep", "--space", "minilm_glue", "--tasks", "rte, mrpc,")
+    ((_, space, prepared),) = calls
+    assert space.tasks == ("rte", "mrpc")
+    assert prepared == {}
+
+
+@pytest.mark.parametrize("asked", [[], ["latest"], ["quickstart-20250101-000000"]])
+def test_a_sweep_is_resumed_as_it_was(asked: list[str], calls: list[tuple[Any, ...]]) -> None:
+    folder = Path("moved/sweeps/quickstart-20250101-000000")
+    folder.mkdir(parents=True)
+    space = read_space(Path("quickstart"), ["trials.count=5"])
+    (folder / "space.yaml").write_text(space_text(space), encoding="utf-8")
+    run("sweep", "--resume", *asked, "--storage", "moved")
+    ((name, resumed, prepared, sweep),) = calls
+    assert (name, sweep, set(prepared)) == ("resume_sweep", "quickstart-20250101-000000", {"remarks"})
+    assert resumed == space.model_copy(update={"storage": "moved"})
+
+
+def test_the_exit_code_of_a_sweep_is_that_of_the_process(
+    calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["stkd.orchestrator.sweep"], "run_sweep", lambda space, prepared: 130)
+    assert CliRunner().invoke(main, ["sweep", "--space", "quickstart"]).exit_code == 130
+
+
+def test_ui_serves_a_storage_folder(calls: list[tuple[Any, ...]]) -> None:
+    run("ui")
+    run("ui", "--storage", "there", "--port", "5001")
+    assert calls == [("serve_ui", Path("./stkd-runs"), None), ("serve_ui", Path("there"), 5001)]
+
+
+def test_best_shows_and_exports(calls: list[tuple[Any, ...]]) -> None:
+    assert run("best") == "best: small\n"
+    assert json.loads(run("best", "--json", "--sweep", "a", "--task", "mrpc", "--storage", "s")) == {"student": "small"}
+    assert run("best", "--export", "out") == "best: small\nwritten to out\n"
+    assert json.loads(run("best", "--export", "out", "--json")) == {"student": "small"}
+    assert calls[:2] == [
+        ("best_student", Path("./stkd-runs"), "latest", None),
+        ("best_student", Path("s"), "a", "mrpc"),
+    ]
+    assert calls[3] == ("export_student", Student("small"), Path("out"))
+
+
+def test_help_and_version_are_no_failures() -> None:
+    assert "Usage:" in run()
+    assert run("--help") == run("-h")
+    assert "version" in run("--version")
+    for name, command in main.commands.items():
+        assert command.help, name
+        assert "Usage:" in run(name, "--help")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (UserError("the key is wrong"), 2, "stkd: the key is wrong"),
+        (UserError("two\nlines  and spaces"), 2, "stkd: two lines and spaces"),
+        (PlacementError("no room"), 2, "stkd: no room"),
+        (click.UsageError("no such option"), 2, "stkd: no such option"),
+        (
+            ValueError("oh"),
+            1,
+            "stkd: internal error: ValueError: oh; run again with --debug for the traceback",
+        ),
+        (
+            KeyError("x"),
+            1,
+            "stkd: internal error: KeyError: 'x'; run again with --debug for the traceback",
+        ),
+    ],
+)
+def test_an_exception_becomes_a_line_and_an_exit_code(
+    raised: Exception, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(raising(raised), Settings()) == code
+    assert capsys.readouterr() == ("", f"{message}\n")
+
+
+def test_ctrl_c_has_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(raising(KeyboardInterrupt()), Settings()) == 130
+    assert guarded(raising(click.Abort()), Settings()) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_success_is_zero() -> None:
+    assert guarded(lambda: None, Settings()) == 0
+    assert guarded(lambda: 3, Settings()) == 3
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "sweep"], ["sweep", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, [*arguments, "--space", "nowhere.yaml"])
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("stkd: --space nowhere.yaml")
+
+
+def raising(error: BaseException) -> Any:
+    def command() -> None:
+        raise error
+
+    return command

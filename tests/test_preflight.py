@@ -1,0 +1,75 @@
+"""What is checked before anything starts, where a mistake alone does not show it."""
+
+from pathlib import Path
+
+import pytest
+
+from stkd.orchestrator.preflight import check, check_machine, check_storage, count_gpus
+from stkd.search_spaces.reading import read_space
+from stkd.trainers.errors import UserError
+
+
+def test_the_quickstart_passes_and_its_data_is_handed_on(tmp_path: Path) -> None:
+    data = check(read_space(Path("quickstart"), storage=str(tmp_path / "a" / "b")))
+    assert len(data["remarks"].train) == 2000
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_real_data_passes(glue_folder: Path, tmp_path: Path) -> None:
+    overrides = ["data.source=glue_dir", f"data.path={glue_folder}"]
+    data = check(read_space(Path("minilm_glue"), overrides, ["mrpc", "rte", "stsb"], str(tmp_path)))
+    assert {name: len(task.validation) for name, task in data.items()} == {"mrpc": 408, "rte": 277, "stsb": 1500}
+
+
+def test_a_hub_id_is_left_to_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stkd.orchestrator.preflight.count_gpus", lambda: 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert check(read_space(Path("glue"), storage=str(tmp_path))) == {}
+
+
+@pytest.mark.parametrize(
+    ("present", "visible", "usable"),
+    [
+        (0, None, 0),
+        (0, "0,1", 0),
+        (4, None, 4),
+        (4, "", 0),
+        (4, "1, 3", 2),
+        (4, "0,7,1", 1),
+        (4, "-1", 0),
+        (1, "MIG-a,MIG-b", 2),
+        (4, "GPU-aa,junk,GPU-bb", 1),
+    ],
+)
+def test_gpus_are_counted_as_cuda_does(
+    present: int, visible: str | None, usable: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stkd.orchestrator.preflight._present_gpus", lambda: present)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_gpus() == usable
+
+
+@pytest.mark.gpu
+def test_gpus_are_counted_as_torch_does() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    assert count_gpus() == torch.cuda.device_count()
+
+
+def test_a_trial_may_take_the_whole_machine_but_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stkd.orchestrator.preflight.count_gpus", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    fitting = ["resources={ranks: 2, gpus_per_rank: 1, cpus_per_rank: 4}"]
+    check_machine(read_space(Path("quickstart"), fitting))
+    with pytest.raises(UserError, match=r"set resources.gpus_per_rank to 1 or less"):
+        check_machine(read_space(Path("quickstart"), [*fitting, "resources.gpus_per_rank=2"]))
+    with pytest.raises(UserError, match=r"takes 10 CPUs, but this machine has 8"):
+        check_machine(read_space(Path("quickstart"), [*fitting, "resources.cpus_per_rank=5"]))
+
+
+def test_the_storage_folder_is_made(tmp_path: Path) -> None:
+    check_storage(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()

@@ -1,0 +1,420 @@
+"""The tracker against real MLflow stores: a SQLite file, and (slow) a server on loopback."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stkd.orchestrator import tracking
+from stkd.orchestrator.journal import Journal, Measured, RunEnded
+from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, redact
+
+# MLflow 3.17 configures its tables in a way that SQLAlchemy 2.1 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes seconds to make its tables: made once, copied by each test."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("store")
+    MlflowClient(tracking_uri=default_uri(folder)).search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def storage(empty_store: Path, tmp_path: Path) -> Path:
+    shutil.copy(empty_store, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from stkd.orchestrator.ui import _free_port, _server, _wait_until_it_answers
+
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder)
+    port = _free_port(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ARTIFACTS_DESTINATION", str(folder / "uploads"))
+        with _server(folder, port, folder / "log") as process:
+            _wait_until_it_answers(process, port, folder / "log")
+            yield f"http://127.0.0.1:{port}"
+
+
+class Place:
+    """A journal in a folder, the store that its events go to, and a client to look at that."""
+
+    def __init__(self, folder: Path, uri: str, artifacts: str) -> None:
+        from mlflow import MlflowClient
+
+        self.journal = folder / "sweep" / "journal.jsonl"
+        self.uri = uri
+        self.artifacts = artifacts
+        self.client = MlflowClient(tracking_uri=uri)
+        self.experiment = f"space {folder.name}"
+
+    def tracker(self) -> Tracker:
+        return Tracker(self.journal, self.uri, self.experiment, self.artifacts)
+
+    def runs(self) -> dict[str, Any]:
+        found = self.client.search_runs([self.client.get_experiment_by_name(self.experiment).experiment_id])
+        assert len({run.info.run_name for run in found}) == len(found), "a run was made twice"
+        return {run.info.run_name: run for run in found}
+
+    def points(self, name: str, metric: str) -> list[tuple[int, float]]:
+        history = self.client.get_metric_history(self.runs()[name].info.run_id, metric)
+        return sorted((point.step, point.value) for point in history)
+
+    def refused(self) -> list[dict[str, Any]]:
+        file = self.journal.with_suffix(".refused.jsonl")
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture
+def place(storage: Path) -> Place:
+    return Place(storage, default_uri(storage), default_artifact_location(storage))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
+def any_place(request: pytest.FixtureRequest, storage: Path) -> Place:
+    if request.param == "sqlite":
+        return Place(storage, default_uri(storage), default_artifact_location(storage))
+    return Place(storage, request.getfixturevalue("server"), "mlflow-artifacts:/uploads")
+
+
+def record_trial(tracker: Tracker, points: int = 3) -> None:
+    tracker.start_run("s/mrpc", "mrpc", None, {"tasks": ["mrpc"]}, {"stkd.sweep": "s"})
+    tracker.start_run("s/mrpc/t1", "t1", "s/mrpc", {"sparsity": 0.25}, {})
+    for step in range(points):
+        tracker.log_metrics("s/mrpc/t1", {"score": step / 8, "loss": -step}, step)
+    tracker.end_run("s/mrpc/t1", "FINISHED")
+    tracker.end_run("s/mrpc", "KILLED")
+
+
+def test_a_sweep_becomes_nested_runs(any_place: Place, tmp_path: Path) -> None:
+    picture = tmp_path / "heads.png"
+    picture.write_bytes(b"png")
+    before = int(time.time() * 1000)
+    tracker = any_place.tracker()
+    record_trial(tracker)
+    tracker.set_tags("s/mrpc/t1", {"artifact": "artifacts/student-1", "long": "x" * 9000})
+    tracker.log_file("s/mrpc/t1", picture, "maps")
+    assert tracker.close(60), tracker.problem
+
+    runs = any_place.runs()
+    parent, trial = runs["mrpc"], runs["t1"]
+    assert tracker.run_ids == {"s/mrpc": parent.info.run_id, "s/mrpc/t1": trial.info.run_id}
+    assert (parent.info.status, trial.info.status) == ("KILLED", "FINISHED")
+    assert parent.data.tags["stkd.sweep"] == "s"
+    assert parent.data.params == {"tasks": "['mrpc']"}
+    assert trial.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert trial.data.tags["artifact"] == "artifacts/student-1"
+    assert len(trial.data.tags["long"]) == 5000
+    assert before <= trial.info.start_time <= trial.info.end_time <= before + 5000
+    assert any_place.points("t1", "score") == [(0, 0.0), (1, 0.125), (2, 0.25)]
+    assert any_place.points("t1", "loss") == [(0, 0.0), (1, -1.0), (2, -2.0)]
+    assert [file.path for file in any_place.client.list_artifacts(trial.info.run_id, "maps")] == ["maps/heads.png"]
+    assert any_place.refused() == []
+
+
+def test_many_and_long_parameters(any_place: Place) -> None:
+    params = {f"p{number}": number for number in range(230)} | {"long": "y" * 7000}
+    with any_place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, params, {})
+    logged = any_place.runs()["t"].data.params
+    assert len(logged) == 231
+    assert (logged["p229"], len(logged["long"])) == ("229", 6000)
+
+
+def test_a_loss_that_is_no_number(place: Place) -> None:
+    with place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {}, {})
+        tracker.log_metrics("s/t", {"loss": float("nan"), "norm": float("inf")}, 1)
+    assert place.refused() == []
+    assert place.runs()["t"].data.metrics["loss"] != place.runs()["t"].data.metrics["loss"]
+
+
+def test_a_run_that_goes_on_is_opened_again(any_place: Place) -> None:
+    with any_place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {"a": 1}, {"host": "one"})
+        tracker.log_metrics("s/t", {"score": 0.5}, 1)
+        tracker.end_run("s/t", "FAILED")
+    first = any_place.runs()["t"]
+    with any_place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {"a": 2, "b": 3}, {"host": "two"})
+        tracker.log_metrics("s/t", {"score": 0.75}, 2)
+    again = any_place.runs()["t"]
+    assert (first.info.status, again.info.status) == ("FAILED", "RUNNING")
+    assert again.info.run_id == first.info.run_id
+    assert again.data.params == {"a": "1", "b": "3"}
+    assert again.data.tags["host"] == "two"
+    assert any_place.points("t", "score") == [(1, 0.5), (2, 0.75)]
+    with any_place.tracker() as tracker:
+        tracker.end_run("s/t", "FINISHED")
+    assert any_place.runs()["t"].info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_report_is_one_request(server: str, storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    asked: list[str] = []
+    request = requests.Session.request
+
+    def counted(session: requests.Session, method: str, url: str, **rest: Any) -> requests.Response:
+        asked.append(url)
+        return request(session, method, url, **rest)
+
+    place = Place(storage, server, "mlflow-artifacts:/uploads")
+    with place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {}, {})
+    monkeypatch.setattr(requests.Session, "request", counted)
+    with place.tracker() as tracker:
+        for step in range(20):
+            tracker.log_metrics("s/t", {f"m{number}": number + step for number in range(30)}, step)
+    reports = [url for url in asked if url.endswith("/runs/log-batch")]
+    assert len(reports) == 20
+    assert len(asked) == 21  # and one for the experiment, once for each tracker
+
+
+def test_calls_return_while_mlflow_blocks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stkd.orchestrator import mlflow_store
+
+    entered, leave = threading.Event(), threading.Event()
+
+    def block(*_: Any, **__: Any) -> None:
+        entered.set()
+        leave.wait()
+        raise ConnectionError("blocked")
+
+    monkeypatch.setattr(mlflow_store, "MlflowClient", block)
+    tracker = place.tracker()
+    began = time.perf_counter()
+    tracker.start_run("s/t", "t", None, {"a": 1}, {})
+    for step in range(30):
+        tracker.log_metrics("s/t", {"score": 0.5, "loss": 1.0}, step)
+    assert time.perf_counter() - began < 1.0
+    assert entered.wait(10)
+    assert not tracker.close(0.05)
+    assert tracker.pending == 31
+    leave.set()
+    tracker._sender.join(10)
+
+    monkeypatch.undo()
+    with place.tracker() as following:
+        assert following.pending > 0
+    assert len(place.points("t", "score")) == 30
+
+
+def failing(times: int, error: Exception, real: Callable[..., Any]) -> Callable[..., Any]:
+    """The real method, after so many failures."""
+    left = iter(range(times))
+
+    def method(*arguments: Any, **options: Any) -> Any:
+        if next(left, None) is not None:
+            raise error
+        return real(*arguments, **options)
+
+    return method
+
+
+def test_an_outage_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException, RestException
+
+    class StrangeError(Exception):
+        """What an artifact store of somebody else may raise."""
+
+    failures: dict[str, Exception] = {
+        "get_experiment_by_name": ConnectionError("http://me:secret@host is away"),
+        "create_run": MlflowException("API request failed"),
+        "log_batch": RestException({"error_code": "TEMPORARILY_UNAVAILABLE", "message": "later"}),
+        "set_terminated": StrangeError("?"),
+    }
+    for name, error in failures.items():
+        monkeypatch.setattr(MlflowClient, name, failing(3, error, vars(MlflowClient)[name]))
+    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.001)
+    tracker = place.tracker()
+    record_trial(tracker, points=6)
+    assert tracker.close(30), tracker.problem
+    assert place.points("t1", "score") == [(step, step / 8) for step in range(6)]
+    assert place.runs()["t1"].info.status == "FINISHED"
+    assert place.refused() == []
+    assert tracker.problem is None
+
+
+def test_a_problem_is_told_without_credentials(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    error = ConnectionError("http://me:secret@host is away")
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", failing(1000, error, MlflowClient.log_batch))
+    tracker = place.tracker()
+    tracker.end_run("s/t", "KILLED")
+    assert not tracker.close(0.5)
+    assert tracker.problem == "ConnectionError: http://***@host is away"
+
+
+@pytest.mark.parametrize("lost", [None, "half", "all"])
+def test_a_restart_repeats_nothing(place: Place, lost: str | None) -> None:
+    """The state file may be older than what was sent, as after a kill, or gone."""
+    state = place.journal.with_suffix(".state.json")
+    with place.tracker() as tracker:
+        tracker.start_run("s/mrpc", "mrpc", None, {}, {})
+    old = state.read_text()
+    with place.tracker() as tracker:
+        record_trial(tracker)
+    if lost == "half":
+        state.write_text(old)
+    if lost == "all":
+        state.unlink()
+    with place.tracker() as tracker:
+        assert (tracker.pending > 0) is (lost is not None)
+        tracker.log_metrics("s/mrpc/t1", {"score": 1.0}, 3)
+    runs = place.runs()
+    assert set(runs) == {"mrpc", "t1"}
+    assert [step for step, _ in place.points("t1", "score")] == [0, 1, 2, 3]
+    assert {runs["mrpc"].info.status, runs["t1"].info.status} == {"KILLED", "FINISHED"}
+    assert place.refused() == []
+
+
+def test_events_that_mlflow_never_takes_are_set_aside(place: Place, tmp_path: Path) -> None:
+    with place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {}, {})
+        tracker.log_metrics("s/t", {"what?": 1.0}, 1)
+        tracker.log_metrics("s/unknown", {"score": 1.0}, 1)
+        tracker.log_file("s/t", tmp_path / "missing.png", "maps")
+        tracker.log_student("s/t", tmp_path)
+        tracker.log_metrics("s/t", {"score": 1.0}, 2)
+        tracker.end_run("s/t", "FINISHED")
+    assert tracker.pending == 0
+    assert place.points("t", "score") == [(2, 1.0)]
+    assert place.runs()["t"].info.status == "FINISHED"
+    reasons = [entry["reason"] for entry in place.refused()]
+    assert len(reasons) == 4
+    assert "what?" in reasons[0]
+    assert "there is no run s/unknown" in reasons[1]
+    assert "missing.png is no longer there" in reasons[2]
+    assert "config.json is no longer there" in reasons[3]
+    assert place.refused()[0]["event"]["metrics"] == {"what?": 1.0}
+
+
+def test_a_torn_line_is_dropped_and_a_broken_one_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    first, second = Measured(key="a", metrics={"m": 1.0}, step=1), RunEnded(key="a", status="FAILED")
+    whole = first.model_dump_json().encode() + b"\n"
+    path.write_bytes(whole + b'{"kind": "nothing"}\n' + whole[:20])
+    journal = Journal(path)
+    assert journal.pending == 2
+    journal.append(second)
+    assert journal.peek() == first
+    journal.advance({"a": "1"})
+    assert journal.peek() == second
+    assert journal.pending == 1
+    assert "not an event" in journal.refused.read_text()
+    journal.close()
+    again = Journal(path)
+    assert again.peek() == second
+    assert again.run_ids == {"a": "1"}
+    again.close()
+
+
+def tiny_student(folder: Path) -> Path:
+    """A BERT of one layer, and a tokenizer of a few words."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]
+    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, model_max_length=16)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    names = {0: "bad", 1: "good"}
+    config = BertConfig(
+        vocab_size=len(words),
+        max_position_embeddings=16,
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
+        **shape,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_student_lies_on_the_disk_once(place: Place, tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    student.mkdir()
+    (student / "config.json").write_text("{}")
+    (student / "model.safetensors").write_bytes(b"weights")
+    for _ in range(2):  # the second time as after a kill
+        with place.tracker() as tracker:
+            tracker.start_run("s/t", "t", None, {}, {})
+            tracker.log_student("s/t", student)
+            assert tracker.close(5), tracker.problem
+        assert place.refused() == []
+        place.journal.with_suffix(".state.json").unlink()
+    run = place.runs()["t"]
+    [model] = place.client.search_logged_models([run.info.experiment_id])
+    assert (model.name, model.status.name, model.source_run_id) == ("student", "READY", run.info.run_id)
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert run.data.tags["stkd.model"] == f"models:/{model.model_id}"
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    assert (folder / "model" / "model.safetensors").samefile(student / "model.safetensors")
+    assert not (folder / "components" / "tokenizer" / "model.safetensors").exists()
+    assert (folder / "requirements.txt").read_text().split("==")[0] == "mlflow"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_student_loads_from_mlflow(any_place: Place, tmp_path: Path, pairs: bool) -> None:
+    import pandas as pd
+    from mlflow import artifacts, pyfunc, transformers
+
+    with any_place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {}, {})
+        tracker.log_student("s/t", tiny_student(tmp_path / "student"), pairs)
+    assert any_place.refused() == []
+    uri = any_place.runs()["t"].data.tags["stkd.model"]
+    folder = artifacts.download_artifacts(uri, tracking_uri=any_place.uri, dst_path=str(tmp_path / "download"))
+    texts = ["a good film", "film " * 30]
+    inputs = pd.DataFrame({"text": texts, "text_pair": texts}) if pairs else texts
+    predicted = pyfunc.load_model(folder).predict(inputs)
+    assert list(predicted.columns) == ["label", "score"]
+    assert set(predicted["label"]) <= {"good", "bad"}
+    assert len(predicted) == 2
+    assert transformers.load_model(folder)("a good film")[0]["label"] in {"good", "bad"}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://host:5000", "http://host:5000"),
+        ("https://me:pass@word@host/path", "https://***@host/path"),
+        ("postgresql://me:pa/ss@host/db", "postgresql://***@host/db"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("mysql://host/db?user=me&password=secret&x=1", "mysql://host/db?user=me&password=***&x=1"),
+        ("request to 'https://token@host/api' failed", "request to 'https://***@host/api' failed"),
+    ],
+)
+def test_redact(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_the_default_store_lies_in_the_storage_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_uri(Path("runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert default_artifact_location(Path("runs")) == f"file://{tmp_path}/runs/mlflow-artifacts"
+
+
+def test_tracking_imports_neither_mlflow_nor_ray() -> None:
+    code = (
+        "import sys, stkd.orchestrator.tracking; print({'mlflow', 'ray', 'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

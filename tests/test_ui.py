@@ -1,0 +1,63 @@
+"""`stkd ui`: a real server, once, and the mistakes that are told before it starts."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from stkd.orchestrator.ui import serve_ui
+from stkd.trainers.errors import UserError
+
+
+def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no store .*mlflow\.db: run `stkd sweep`"):
+        serve_ui(tmp_path, None)
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} is taken"):
+            serve_ui(tmp_path, port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_ui_answers_and_leaves_nothing_behind(tmp_path: Path, ending: signal.Signals) -> None:
+    (tmp_path / "mlflow.db").touch()
+    code = f"from stkd.orchestrator.ui import *; sys.exit(serve_ui(Path({str(tmp_path)!r}), None))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("MLflow UI: http://127.0.0.1:")
+        assert line.endswith("  (Ctrl-C ends it)\n")
+        with urlopen(line.split()[2]) as answer:  # noqa: S310
+            assert answer.status == 200
+        assert processes_naming(tmp_path)
+        process.send_signal(ending)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert processes_naming(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_start_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database")
+    with pytest.raises(UserError, match=r"does not start on port .*mlflow-ui\.log"):
+        serve_ui(tmp_path, None)
+
+
+def processes_naming(folder: Path) -> list[str]:
+    """Command lines of all processes that name the folder's store."""
+    listed = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if f"{folder}/mlflow.db" in line]

@@ -1,0 +1,32 @@
+"""What a training job is told. Nothing heavy is imported here: whoever plans jobs need not be able to run them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stkd.trainers.config import DistillationConfig, StudentConfig, TrainingConfig
+from stkd.trainers.tasks import Task
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What makes a job a distillation: the teacher's folder, its logits on the training split, and how to learn from them."""
+
+    teacher: Path
+    logits: Path
+    student: StudentConfig
+    settings: DistillationConfig
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A training job: fine-tunes `model`, or, where `distillation` is given, distils a student of that teacher."""
+
+    task: Task
+    data: Path
+    """Folder with the tokenised splits and the tokenizer."""
+    training: TrainingConfig
+    model: str = ""
+    distillation: Distillation | None = None
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
