@@ -75,3 +75,9 @@ def concurrent_jobs(ranks: int, cpus: int, gpus: float) -> int:
     """How many jobs of so many ranks the cluster holds at a time; at least one."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return max(1, sum(_fits(node, cpus, gpus) for node in nodes) // ranks)
+
+
+def most_cpus_per_rank(ranks: int) -> int:
+    """How many CPUs each rank of a job can have where the job has the whole cluster."""
+    counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return max(cpus for cpus in range(1, max(counts) + 1) if sum(count // cpus for count in counts) >= ranks)

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
+from stkd.search_spaces.values import without_secrets
+
 EXIT_INTERNAL = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
@@ -44,7 +46,7 @@ def guarded(command: Callable[[], int | None], settings: Settings) -> int:
 def _complain(message: str, settings: Settings, exit_code: int) -> int:
     if settings.debug:
         traceback.print_exc()
-    click.echo(f"stkd: {' '.join(message.split())}", err=True)
+    click.echo(f"stkd: {without_secrets(' '.join(message.split()))}", err=True)
     return exit_code
 
 

@@ -8,7 +8,8 @@ from rich.status import Status
 from rich.table import Table
 
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.results import StageResult, TaskResults, TrialResult
+from stkd.orchestrator.results import SHORT_NAMES, StageResult, TaskResults, TrialResult
+from stkd.trainers.metrics import METRICS
 from stkd.trainers.sources import TaskData
 
 STAGES = {
@@ -18,6 +19,7 @@ STAGES = {
     "scores": "scoring the teacher's heads and neurons",
 }
 SHOWN_TRIALS = 10
+SUMMARY_SECONDS = 15.0
 
 
 class Display(Observer):
@@ -31,6 +33,7 @@ class Display(Observer):
         self._running: dict[str, TrialResult] = {}
         self._ended: dict[str, TrialResult] = {}
         self._epochs_now = 0
+        self._last_summary = float("-inf")
 
     def task_started(self, data: TaskData, resumed: bool) -> None:
         train, validation = len(data.train.texts), len(data.validation.texts)
@@ -57,12 +60,12 @@ class Display(Observer):
         if self._trials_start is None:
             self._trials_start = monotonic()
         self._running[trial.trial] = trial
-        self._show(self._summary())
+        self._show_trials()
 
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
         self._running[trial.trial] = trial
         self._epochs_now += 1
-        self._show(self._summary())
+        self._show_trials()
 
     def trial_ended(self, trial: TrialResult) -> None:
         self._running.pop(trial.trial, None)
@@ -73,7 +76,7 @@ class Display(Observer):
             "failed": f"failed: {trial.reason}",
         }.get(trial.status, trial.status)
         self._line(f"trial {len(self._ended)} of {self._trials} ({trial.name}): {outcome}")
-        self._show(self._summary())
+        self._show_trials()
 
     def task_ended(self, finished: bool) -> None:
         if self._status is not None:
@@ -102,6 +105,13 @@ class Display(Observer):
         begun = sum(trial.epochs for trial in self._running.values())
         return max(0.0, (self._trials - len(self._ended)) * per_trial - begun) * per_epoch
 
+    def _show_trials(self) -> None:
+        """The summary; where each one is a line of its own, at most one in a while."""
+        if self._status is None and monotonic() - self._last_summary < SUMMARY_SECONDS:
+            return
+        self._last_summary = monotonic()
+        self._show(self._summary())
+
     def _show(self, text: str) -> None:
         if self._status is not None:
             self._status.update(f"\\[{self._clock()}] {text}")
@@ -116,30 +126,42 @@ class Display(Observer):
 
 
 def results_table(results: TaskResults) -> Table:
-    """The best trials, with the teacher and the dense teacher's student beside them. Scores are percentages."""
+    """The best trials, with the teacher and the dense teacher's student above them. Scores are percentages."""
     ranked = results.ranked()
     keys = list(ranked[0].values) if ranked else []
-    measures = [name for name in (ranked[0].metrics if ranked else ()) if name in MEASURES]
-    table = Table(title=f"{results.task}: best students", title_justify="left")
-    table.add_column("")
-    for key in keys:
-        table.add_column(key, justify="right")
-    table.add_column("score", justify="right")
-    for measure in measures:
-        table.add_column(measure, justify="right")
-    for heading in ("epochs", "parameters", "ms/example", "status"):
-        table.add_column(heading, justify="right")
-    for stage, label in (("teacher", "teacher"), ("trial_student", "student of the dense teacher")):
+    measures = _measures(ranked[0].metrics) if ranked else []
+    table = Table(title=f"{results.task}: the best students of {len(results.trials)} trials", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for heading in (*(SHORT_NAMES.get(key, key) for key in keys), "score", *measures, "epoch", "trial"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stage, label in (("teacher", "teacher"), ("trial_student", "dense teacher's student")):
         if stage in results.stages:
             _add_row(table, label, [""] * len(keys), results.stages[stage].metrics, measures, "")
     table.add_section()
     for place, trial in enumerate(ranked[:SHOWN_TRIALS], start=1):
         values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
-        _add_row(table, f"{place}", values, trial.metrics, measures, trial.status)
+        _add_row(table, f"student {place}", values, trial.metrics, measures, trial.status)
     return table
 
 
-MEASURES = ("accuracy", "f1", "matthews", "pearson", "spearman")
+def size_line(results: TaskResults) -> str:
+    """What the best student weighs and how fast it answers, beside the teacher."""
+    ranked = results.ranked()
+    parts = []
+    for label, metrics in (
+        ("student", ranked[0].metrics if ranked else {}),
+        ("teacher", results.stages["teacher"].metrics if "teacher" in results.stages else {}),
+    ):
+        if "megabytes" in metrics:
+            size = f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"
+            parts.append(f"{label}: {size}, {metrics['milliseconds_per_example']:.1f} ms for one example")
+    return "; ".join(parts)
+
+
+def _measures(metrics: Mapping[str, float]) -> list[str]:
+    """The task's metrics, where they are not the score itself."""
+    names = [name for name in METRICS if name in metrics]
+    return names if len(names) > 1 else []
 
 
 def _add_row(
@@ -151,8 +173,6 @@ def _add_row(
         _percent(metrics["score"]),
         *(_percent(metrics[measure]) for measure in measures),
         f"{metrics['epoch']:.0f}" if "epoch" in metrics else "",
-        f"{metrics['parameters'] / 1e6:.1f}M" if "parameters" in metrics else "",
-        f"{metrics['milliseconds_per_example']:.1f}" if "milliseconds_per_example" in metrics else "",
         status,
     )
 

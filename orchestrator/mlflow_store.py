@@ -1,7 +1,7 @@
 """What an event of the journal becomes in MLflow. Importing MLflow takes seconds: import this module late.
 
 Only `MlflowClient` with an explicit address is used, never the fluent functions: nothing global is set, and no run of
-the caller's own is touched. Every event may be sent twice: a run is found again by its key, a point by its time and step.
+the caller's own is touched. Every event may be sent twice: a run is found by its key, a point by its time and step.
 """
 
 from collections.abc import Iterable
@@ -113,6 +113,8 @@ class MlflowStore:
     def _log_student(self, event: StudentMade, run_id: str) -> None:
         _present(event.path / "config.json")
         logged = self._logged_model(run_id)
+        if logged.status == LoggedModelStatus.READY:
+            return
         model = Model(logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id)
         folder = _local_folder(logged.artifact_location)
         if folder is not None:
@@ -121,9 +123,10 @@ class MlflowStore:
             with TemporaryDirectory() as temporary:
                 save_student(event.path, Path(temporary), model, event.pairs)
                 self._client.log_model_artifacts(logged.model_id, temporary)
-        self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        if not self._client.get_run(run_id).outputs.model_outputs:  # which MLflow refuses to hear twice
+            self._client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         self._client.log_batch(run_id, tags=[RunTag(MODEL_TAG, f"models:/{logged.model_id}")])
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
 
     def _logged_model(self, run_id: str) -> LoggedModel:
         """The run's model: the one that an earlier attempt made, or a new one."""

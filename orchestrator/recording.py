@@ -42,11 +42,12 @@ class Recorder(Observer):
 
     def stage_finished(self, result: StageResult) -> None:
         tags = {"stkd.artifact": str(self._storage.artifacts / result.artifact), "stkd.taken_over": str(result.taken_over)}
-        self._start(result.name, result.name.replace("_", " "), {}, self._tags(result.name) | tags)
+        self._start(result.name, result.name.replace("_", " "), {}, self._tags(result.name))
         self._tracker.set_tags(self._key(result.name), tags)
-        final = {f"best_{name}": value for name, value in _numbers(result.metrics).items() if name == "score"}
-        self._tracker.log_metrics(self._key(result.name), final | {"seconds": result.seconds}, 0)
+        final = _numbers(result.metrics)
+        self._tracker.log_metrics(self._key(result.name), final | {"seconds": result.seconds}, int(final.get("epoch", 0)))
         self._tracker.end_run(self._key(result.name), "FINISHED")
+        self._started.discard(result.name)
 
     def trial_started(self, trial: TrialResult) -> None:
         settings = self._space.with_values(trial.values)
@@ -77,7 +78,7 @@ class Recorder(Observer):
 
     def record_best(self, best: TrialResult) -> None:
         """Put the best student's figures on the parent run, and mark its trial."""
-        self._tracker.log_metrics(self._parent, {f"best_{k}": v for k, v in _numbers(best.metrics).items()}, 0)
+        self._tracker.log_metrics(self._parent, _numbers(best.metrics), 0)
         self._tracker.set_tags(self._parent, {"stkd.best_trial": best.trial, "stkd.best": best.name})
         self._tracker.set_tags(self._key(best.trial), {"stkd.best": "true"})
 

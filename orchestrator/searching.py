@@ -53,7 +53,7 @@ def scheduler(space: Space) -> TrialScheduler:
         time_attr="training_iteration",
         metric=SCORE,
         mode="max",
-        max_t=space.training.epochs,
+        max_t=space.longest_training,
         grace_period=rules.asha.grace_period,
         reduction_factor=rules.asha.reduction_factor,
     )

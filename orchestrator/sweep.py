@@ -12,10 +12,10 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
-from stkd.cluster.connection import bundles, concurrent_jobs, hosted_gang, local_ray, refuse_impossible
+from stkd.cluster.connection import bundles, concurrent_jobs, hosted_gang, local_ray, most_cpus_per_rank, refuse_impossible
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
-from stkd.orchestrator.display import Display, results_table
+from stkd.orchestrator.display import Display, results_table, size_line
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.recording import Recorder
@@ -199,7 +199,10 @@ class _LazyHost:
     @cached_property
     def _call(self) -> CallGang:
         resources = self._space.resources
-        host = hosted_gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        cpus = resources.cpus_per_rank
+        if not resources.gpus_per_rank:  # stages run one after the other: on CPUs, each has the machine to itself
+            cpus = most_cpus_per_rank(resources.ranks)
+        host = hosted_gang(WORKER, resources.ranks, cpus, resources.gpus_per_rank)
         return ray_caller(self._stack.enter_context(host))
 
 
@@ -230,6 +233,7 @@ def _print_end(
         if results.ranked():
             console.print()
             console.print(results_table(results))
+            console.print(size_line(results), highlight=False, soft_wrap=True)
     console.print()
     where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
     lines = [f"results   {sweep.root}", f"artifacts {storage.artifacts}", f"MLflow    {uri}"]

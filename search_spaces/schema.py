@@ -178,6 +178,11 @@ class Space(Config):
         """The name of the MLflow experiment."""
         return self.tracking.experiment or self.name
 
+    @property
+    def longest_training(self) -> int:
+        """The most epochs that a trial can be given."""
+        return max(_possible(self, "epochs"))
+
     def with_values(self, values: Mapping[str, Value]) -> Self:
         """Returns the space with one trial's `values` in `training` and `distillation`.
 
@@ -259,7 +264,7 @@ def _check_trials(space: Space) -> None:
         raise MisplacedError(("trials", "count"), "must be 1, since search is empty and all trials would be the same")
     if searcher == "grid":
         _check_grid(space)
-    longest = max(_possible(space, "epochs"))
+    longest = space.longest_training
     if space.trials.scheduler and space.trials.scheduler.asha.grace_period > longest:
         raise MisplacedError(
             ("trials", "scheduler", "asha", "grace_period"), f"must be at most training.epochs, which is {longest}"

@@ -135,6 +135,7 @@ def test_help_and_version_are_no_failures() -> None:
     [
         (UserError("the key is wrong"), 2, "stkd: the key is wrong"),
         (UserError("two\nlines  and spaces"), 2, "stkd: two lines and spaces"),
+        (UserError("http://me:secret@host is away"), 2, "stkd: http://***@host is away"),
         (PlacementError("no room"), 2, "stkd: no room"),
         (click.UsageError("no such option"), 2, "stkd: no such option"),
         (

@@ -28,8 +28,8 @@ def test_first_examples_never_change() -> None:
     assert train.texts + validation.texts == [
         "It is not true that the soup at the guesthouse is not unbearable.",
         "In fact, we found the coffee at the guesthouse satisfying.",
-        "The pool was annoying, but all in all the hostel was satisfying.",
-        "My friends say that the wine at the restaurant is still unpleasant, and I agree.",
+        "The pool was inferior, but all in all the hostel was exquisite.",
+        "My friends say that the wine at the restaurant is still nasty, and I agree.",
     ]
     assert [*train.labels, *validation.labels] == [0, 1, 1, 0]
 

@@ -123,6 +123,11 @@ def test_values_outside_a_range_are_brought_inside() -> None:
     assert Uniform(uniform=(0.0, 1.0)).grid() is None
 
 
+def test_the_longest_training_counts_searched_epochs() -> None:
+    assert read_space(QUICKSTART).longest_training == 3
+    assert read_space(QUICKSTART, ["search.training.epochs={randint: [2, 9]}"]).longest_training == 9
+
+
 def test_a_value_for_a_key_that_is_not_searched_is_an_error() -> None:
     with pytest.raises(KeyError):
         read_space(QUICKSTART).with_values({"hard_weight": 0.5})

@@ -63,7 +63,7 @@ class ScoringConfig(Config):
     temperature: PositiveFloat = 2.0
     batch_size: PositiveInt = 32
     reduction: Literal["example", "batch"] = "example"
-    """Where absolute values are taken: of each example's gradient, or of each batch's mean gradient as the paper's code does."""
+    """Absolute values are taken of each example's gradient, or of a batch's mean gradient as the paper's code does."""
 
 
 class StudentConfig(Config):
