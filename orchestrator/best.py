@@ -55,7 +55,7 @@ class BestStudent:
 
 
 def best_student(storage: Path, sweep_id: str, task: str | None) -> BestStudent:
-    """The student with the highest score; raises UserError where the sweep or task is not there or has no student yet."""
+    """The student with the highest score; raises UserError where there is no such sweep or task, or no student yet."""
     root = Storage(storage.expanduser().absolute())
     sweep = root.find_sweep(sweep_id)
     by_task = read_results(sweep)

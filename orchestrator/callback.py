@@ -45,16 +45,21 @@ class SweepCallback(Callback):  # type: ignore[misc]
     ) -> None:
         """A trial has finished an epoch."""
         known = self.trials[trial.trial_id]
-        report = _report(result)
-        changes: dict[str, Any] = {"epochs": int(report["epoch"])}
+        measured = result["measured"]
+        if result["failure"]:
+            return
+        changes: dict[str, Any] = {"epochs": int(measured["epoch"])}
         if result["improved"]:
-            changes |= {"metrics": report, "student": result["student"]}
-        self._observer.trial_epoch(self._keep(known, **changes), report)
+            changes |= {"metrics": measured, "student": result["student"]}
+        self._observer.trial_epoch(self._keep(known, **changes), measured)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has come to its end, or the scheduler stopped it."""
-        finished = bool((trial.last_result or {}).get("finished"))
-        self._end(trial, "finished" if finished else "stopped")
+        last = trial.last_result or {}
+        if last.get("failure"):
+            self._end(trial, "failed", last["failure"])
+        else:
+            self._end(trial, "finished" if last.get("finished") else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed for good."""
@@ -74,11 +79,6 @@ class SweepCallback(Callback):  # type: ignore[misc]
 def _active_callback() -> SweepCallback:
     assert SweepCallback.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
     return SweepCallback.active
-
-
-def _report(result: Mapping[str, Any]) -> dict[str, float]:
-    """What the job measured, without what Tune adds."""
-    return {name: result[name] for name in result["measured"]}
 
 
 def failure_reason(error: Exception | None) -> str:

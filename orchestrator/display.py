@@ -47,7 +47,9 @@ class Display(Observer):
         self._show(STAGES[stage])
 
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
-        text = f"{STAGES[stage]}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {_percent(report['score'])}"
+        text = (
+            f"{STAGES[stage]}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {_percent(report['score'])}"
+        )
         self._show(text)
 
     def stage_finished(self, result: StageResult) -> None:
@@ -132,8 +134,8 @@ def results_table(results: TaskResults) -> Table:
     measures = _measures(ranked[0].metrics) if ranked else []
     table = Table(title=f"{results.task}: the best students of {len(results.trials)} trials", title_justify="left")
     table.add_column("", no_wrap=True)
-    for heading in (*(SHORT_NAMES.get(key, key) for key in keys), "score", *measures, "epoch", "trial"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in (*(_heading(key) for key in keys), "score", *measures, "epoch", "trial"):
+        table.add_column(heading, justify="right", overflow="fold")
     for stage, label in (("teacher", "teacher"), ("trial_student", "dense teacher's student")):
         if stage in results.stages:
             _add_row(table, label, [""] * len(keys), results.stages[stage].metrics, measures, "")
@@ -156,6 +158,11 @@ def size_line(results: TaskResults) -> str:
             size = f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"
             parts.append(f"{label}: {size}, {metrics['milliseconds_per_example']:.1f} ms for one example")
     return "; ".join(parts)
+
+
+def _heading(key: str) -> str:
+    setting = key.rpartition(".")[2]
+    return SHORT_NAMES.get(setting, setting)
 
 
 def _measures(metrics: Mapping[str, float]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from typing_extensions import override
+
 from stkd.orchestrator.results import ResultsFile, StageResult, TrialResult
 from stkd.trainers.sources import TaskData
 
@@ -40,34 +42,42 @@ class Observers(Observer):
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = list(observers)
 
+    @override
     def task_started(self, data: TaskData, resumed: bool) -> None:
         for observer in self._observers:
             observer.task_started(data, resumed)
 
+    @override
     def stage_started(self, stage: str) -> None:
         for observer in self._observers:
             observer.stage_started(stage)
 
+    @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         for observer in self._observers:
             observer.stage_epoch(stage, epoch, epochs, report)
 
+    @override
     def stage_finished(self, result: StageResult) -> None:
         for observer in self._observers:
             observer.stage_finished(result)
 
+    @override
     def trial_started(self, trial: TrialResult) -> None:
         for observer in self._observers:
             observer.trial_started(trial)
 
+    @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
         for observer in self._observers:
             observer.trial_epoch(trial, report)
 
+    @override
     def trial_ended(self, trial: TrialResult) -> None:
         for observer in self._observers:
             observer.trial_ended(trial)
 
+    @override
     def task_ended(self, finished: bool) -> None:
         for observer in self._observers:
             observer.task_ended(finished)
@@ -79,14 +89,18 @@ class ResultsObserver(Observer):
     def __init__(self, file: ResultsFile) -> None:
         self._file = file
 
+    @override
     def stage_finished(self, result: StageResult) -> None:
         self._file.append(result)
 
+    @override
     def trial_started(self, trial: TrialResult) -> None:
         self._file.append(trial)
 
+    @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
         self._file.append(trial)
 
+    @override
     def trial_ended(self, trial: TrialResult) -> None:
         self._file.append(trial)

@@ -1,8 +1,8 @@
 """What happened in a sweep, one line of JSON each, and how far its reader has come.
 
 The journal is the only link between the controller and MLflow: the controller appends, a sender reads. Both may be
-killed at any moment. A line torn by a kill was never acknowledged and is dropped; a line that was sent, but whose position
-was not saved, is read again, so sending a line twice must do no harm.
+killed at any moment. A line torn by a kill was never acknowledged and is dropped; a line that was sent, but whose
+position was not saved, is read again, so sending a line twice must do no harm.
 """
 
 import json
@@ -21,6 +21,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 class RefusedError(Exception):
     """An event will never be taken: sending it again is useless."""
+
+
+class AwayError(Exception):
+    """MLflow does not answer, whatever the event: it is worth waiting for."""
 
 
 def _now() -> int:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from stkd.trainers.errors import UserError
+from stkd.trainers.tasks import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Storage:
         names = [path.name for path in known]
         if sweep_id not in names:
             shown = ", ".join(reversed(names[-5:]))
-            raise UserError(f"no sweep {sweep_id!r} in {self.root}; the newest are: {shown}")
+            near = did_you_mean(sweep_id, names)
+            raise UserError(f"no sweep {sweep_id!r} in {self.root}{near}; the newest are: {shown}")
         return SweepFolder(self.sweeps / sweep_id)
 
 

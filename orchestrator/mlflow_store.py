@@ -13,10 +13,20 @@ from urllib.request import url2pathname
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.models import Model
 
-from stkd.orchestrator.journal import Event, FileMade, Measured, RefusedError, RunEnded, RunStarted, StudentMade, Tagged
+from stkd.orchestrator.journal import (
+    AwayError,
+    Event,
+    FileMade,
+    Measured,
+    RefusedError,
+    RunEnded,
+    RunStarted,
+    StudentMade,
+    Tagged,
+)
 from stkd.orchestrator.mlflow_models import save_student
 
 KEY_TAG = "stkd.key"
@@ -26,7 +36,6 @@ BATCH = 100
 """Parameters or tags that MLflow takes in one request."""
 PERMANENT = {
     "ALREADY_EXISTS",
-    "BAD_REQUEST",
     "ENDPOINT_NOT_FOUND",
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -53,7 +62,9 @@ class MlflowStore:
         """Sends one event; gives the id of its run.
 
         Raises:
-            RefusedError: the event will never be taken; any other error may pass.
+            RefusedError: the event will never be taken.
+            AwayError: MLflow does not answer.
+            Exception: anything else, such as an artifact store's own error; it may pass or not.
 
         """
         try:
@@ -63,9 +74,9 @@ class MlflowStore:
                 raise RefusedError(f"there is no run {event.key}: its start was refused, or never written down")
             self._record(event, run_ids[event.key])
         except MlflowException as error:
-            if error.error_code in PERMANENT:
-                raise RefusedError(str(error)) from error
-            raise
+            raise _judged(error) from error
+        except (ConnectionError, TimeoutError) as error:
+            raise AwayError(str(error)) from error
         return run_ids[event.key]
 
     def _start(self, event: RunStarted, run_ids: dict[str, str]) -> str:
@@ -135,6 +146,16 @@ class MlflowStore:
         if found:
             return found[0]
         return self._client.create_logged_model(self._experiment, MODEL_NAME, source_run_id=run_id)
+
+
+def _judged(error: MlflowException) -> Exception:
+    """What the failure of a request means for the event."""
+    if error.error_code in PERMANENT:
+        return RefusedError(str(error))
+    # A bad request may be a database under too much load, and an answer that says "internal error" a bug that stays.
+    answered = isinstance(error, RestException) and error.error_code == "INTERNAL_ERROR"
+    doubtful: Exception = error
+    return doubtful if answered or error.error_code == "BAD_REQUEST" else AwayError(str(error))
 
 
 def _batches(items: list[Any]) -> Iterable[list[Any]]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import StageResult, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
-
-UNRECORDED = ("done", "improved")
 
 
 class Recorder(Observer):
@@ -22,6 +22,7 @@ class Recorder(Observer):
         self._pairs = False
         self._started: set[str] = set()
 
+    @override
     def task_started(self, data: TaskData, resumed: bool) -> None:
         self._pairs = data.train.pairs is not None
         params = {
@@ -34,33 +35,44 @@ class Recorder(Observer):
         }
         self._tracker.start_run(self._parent, f"{self._task} {self._sweep}", None, params, self._tags("sweep"))
 
+    @override
     def stage_started(self, stage: str) -> None:
         self._start(stage, stage.replace("_", " "), {}, self._tags(stage))
 
+    @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
-        self._tracker.log_metrics(self._key(stage), _numbers(report), epoch)
+        self._tracker.log_metrics(self._key(stage), report, epoch)
 
+    @override
     def stage_finished(self, result: StageResult) -> None:
-        tags = {"stkd.artifact": str(self._storage.artifacts / result.artifact), "stkd.taken_over": str(result.taken_over)}
+        tags = {
+            "stkd.artifact": str(self._storage.artifacts / result.artifact),
+            "stkd.taken_over": str(result.taken_over),
+        }
         self._start(result.name, result.name.replace("_", " "), {}, self._tags(result.name))
         self._tracker.set_tags(self._key(result.name), tags)
-        final = _numbers(result.metrics)
-        self._tracker.log_metrics(self._key(result.name), final | {"seconds": result.seconds}, int(final.get("epoch", 0)))
+        final = result.metrics
+        self._tracker.log_metrics(
+            self._key(result.name), {**final, "seconds": result.seconds}, int(final.get("epoch", 0))
+        )
         self._tracker.end_run(self._key(result.name), "FINISHED")
         self._started.discard(result.name)
 
+    @override
     def trial_started(self, trial: TrialResult) -> None:
         settings = self._space.with_values(trial.values)
         params = _flat({"distillation": settings.distillation.model_dump(), "training": settings.training.model_dump()})
         self._started.discard(trial.trial)
         self._start(trial.trial, trial.name, params, self._tags("trial"))
 
+    @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
-        self._tracker.log_metrics(self._key(trial.trial), _numbers(report), int(report["epoch"]))
+        self._tracker.log_metrics(self._key(trial.trial), report, int(report["epoch"]))
 
+    @override
     def trial_ended(self, trial: TrialResult) -> None:
         key = self._key(trial.trial)
-        tags = {"stkd.status": trial.status}
+        tags: dict[str, str] = {"stkd.status": trial.status}
         if trial.reason:
             tags["stkd.failure"] = trial.reason
         if trial.student:
@@ -71,6 +83,7 @@ class Recorder(Observer):
         self._tracker.end_run(key, "FAILED" if trial.status == "failed" else "FINISHED")
         self._started.discard(trial.trial)
 
+    @override
     def task_ended(self, finished: bool) -> None:
         for key in sorted(self._started):
             self._tracker.end_run(self._key(key), "KILLED")
@@ -78,7 +91,7 @@ class Recorder(Observer):
 
     def record_best(self, best: TrialResult) -> None:
         """Put the best student's figures on the parent run, and mark its trial."""
-        self._tracker.log_metrics(self._parent, _numbers(best.metrics), 0)
+        self._tracker.log_metrics(self._parent, best.metrics, 0)
         self._tracker.set_tags(self._parent, {"stkd.best_trial": best.trial, "stkd.best": best.name})
         self._tracker.set_tags(self._key(best.trial), {"stkd.best": "true"})
 
@@ -100,11 +113,3 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _numbers(report: Mapping[str, object]) -> dict[str, float]:
-    return {
-        name: float(value)
-        for name, value in report.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name not in UNRECORDED
-    }

@@ -7,11 +7,9 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from stkd.orchestrator.trial import SCORE
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.schema import Space
-
-SCORE = "best_score"
-"""What trials are compared by: the task's score of a trial's best epoch so far."""
 
 
 def parameter_space(space: Space) -> dict[str, Any]:

@@ -16,11 +16,15 @@ from stkd.search_spaces.schema import Space
 from stkd.trainers.config import DistillationConfig
 from stkd.trainers.model_files import model_fingerprint
 from stkd.trainers.sources import TaskData
-from stkd.trainers.specs import Distillation, JobSpec
+from stkd.trainers.specs import Distillation, EpochReport, JobSpec
 
 METRICS = "metrics.json"
 CallGang = Callable[..., Any]
 """Runs a worker's method on all ranks: `call(method, *arguments)`."""
+
+
+class StageError(ValueError):
+    """A stage cannot be finished with these settings."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,7 @@ class Stages:
         model = self._space.teacher.model
         longest = self._space.training.max_length
         inputs = {"data": self._data.fingerprint, "tokenizer": model_fingerprint(model), "max_length": longest}
-        return self._stage(
-            "data", inputs, lambda folder: self._host()("encode", self._data, model, longest, folder)
-        )
+        return self._stage("data", inputs, lambda folder: self._host()("encode", self._data, model, longest, folder))
 
     def _teacher(self, data: Path) -> Path:
         teacher = self._space.teacher
@@ -90,9 +92,7 @@ class Stages:
             "ranks": space.resources.ranks,
         }
         distillation = Distillation(teacher, logits, space.student, settings)
-        spec = JobSpec(
-            self._data.task, data, space.training, distillation=distillation, deepspeed=space.deepspeed
-        )
+        spec = JobSpec(self._data.task, data, space.training, distillation=distillation, deepspeed=space.deepspeed)
         return self._stage("trial_student", inputs, lambda folder: self._train("trial_student", spec, folder))
 
     def _dense_settings(self) -> DistillationConfig:
@@ -122,14 +122,17 @@ class Stages:
         """Train to the end; returns the metrics of the best epoch, whose model lies in the folder."""
         call = self._host()
         call("begin", spec)
-        best: dict[str, float] = {}
-        report = {"done": 0.0}
-        while not report["done"]:
-            report = call("run_epoch")
-            if report["improved"]:
+        best: Mapping[str, float] = {}
+        done = False
+        while not done:
+            report: EpochReport = call("run_epoch")
+            if report.failure:
+                raise StageError(f"{stage.replace('_', ' ')}: {report.failure}; lower its learning_rate")
+            if report.improved:
                 call("save_model", folder)
-                best = report
-            self._observer.stage_epoch(stage, int(report["epoch"]), spec.training.epochs, report)
+                best = report.measured
+            self._observer.stage_epoch(stage, int(report.measured["epoch"]), spec.training.epochs, report.measured)
+            done = report.done
         call("end")
         return best
 

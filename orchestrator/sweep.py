@@ -12,7 +12,14 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
-from stkd.cluster.connection import bundles, concurrent_jobs, hosted_gang, local_ray, most_cpus_per_rank, refuse_impossible
+from stkd.cluster.connection import (
+    bundles,
+    concurrent_jobs,
+    hosted_gang,
+    local_ray,
+    most_cpus_per_rank,
+    refuse_impossible,
+)
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.display import Display, results_table, size_line
@@ -20,10 +27,10 @@ from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile, TaskResults, read_results
-from stkd.orchestrator.searching import SCORE, parameter_space, samples, scheduler, searcher
+from stkd.orchestrator.searching import parameter_space, samples, scheduler, searcher
 from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, redact
-from stkd.orchestrator.trial import WORKER, Trial, TrialPlan
+from stkd.orchestrator.trial import SCORE, WORKER, Trial, TrialPlan
 from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData, load_task
@@ -45,8 +52,19 @@ def run_sweep(space: Space, prepared: Mapping[str, TaskData]) -> int:
     """Run a new sweep; returns the exit code. `prepared` holds the data of the tasks that were read already."""
     storage = Storage(space.storage_folder)
     sweep = storage.new_sweep(space.name)
-    sweep.space.write_text(space_text(space), encoding="utf-8")
+    sweep.space.touch(mode=0o600)  # a tracking URI may hold a password
+    sweep.space.write_text(space_text(from_anywhere(space)), encoding="utf-8")
     return _run(space, storage, sweep, prepared)
+
+
+def from_anywhere(space: Space) -> Space:
+    """The space with its relative paths made absolute, so that a resume may start in another folder."""
+    data, teacher = space.data, space.teacher
+    if data.path is not None and Path(data.path).exists():
+        data = data.model_copy(update={"path": str(Path(data.path).absolute())})
+    if Path(teacher.model).is_dir():
+        teacher = teacher.model_copy(update={"model": str(Path(teacher.model).absolute())})
+    return space.model_copy(update={"data": data, "teacher": teacher})
 
 
 def resume_sweep(space: Space, prepared: Mapping[str, TaskData], sweep_id: str) -> int:
@@ -66,7 +84,9 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
             with local_ray():
                 _refuse_what_cannot_run(space)
                 finished = all(
-                    TaskSweep(space, storage, sweep, tracker, console, prepared.get(task) or load_task(task, space.data)).run()
+                    TaskSweep(
+                        space, storage, sweep, tracker, console, prepared.get(task) or load_task(task, space.data)
+                    ).run()
                     for task in space.tasks
                 )
         except KeyboardInterrupt:
@@ -226,9 +246,7 @@ def _quiet_libraries(log: Path) -> Iterator[None]:
         handler.close()
 
 
-def _print_end(
-    console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool
-) -> None:
+def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool) -> None:
     for results in read_results(sweep).values():
         if results.ranked():
             console.print()

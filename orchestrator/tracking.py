@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from stkd.orchestrator.journal import (
+    AwayError,
     Event,
     FileMade,
     Journal,
@@ -35,20 +36,22 @@ LONGEST_DELAY = 30.0
 """Seconds between two attempts while MLflow is away."""
 CLOSING_DELAY = 1.0
 """The same once the caller waits in `close`."""
+ATTEMPTS = 7
+"""After so many, a minute in all, an event is set aside, unless it is MLflow as a whole that does not answer."""
 CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""For MLflow's client, where the environment does not say otherwise: it would try for 14 minutes, and print meanwhile."""
+"""For MLflow's client, unless the environment says otherwise: left alone it tries for 14 minutes, and prints."""
 
 
 class Tracker:
     """The runs of a sweep, each named by a key that stays the same when the sweep is resumed.
 
-    Only `close` waits for MLflow, and nothing raises because of it. A second tracker on the same journal goes on where the
-    first ended.
+    Only `close` waits for MLflow, and nothing raises because of it. A second tracker on the same journal goes on where
+    the first ended.
     """
 
     def __init__(self, journal: Path, uri: str, experiment: str, artifact_location: str | None = None) -> None:
@@ -56,6 +59,7 @@ class Tracker:
         self._experiment = experiment
         self._artifact_location = artifact_location
         self._journal = Journal(journal)
+        self._store: MlflowStore | None = None
         self._problem: str | None = None
         self._news = threading.Event()
         self._closing = threading.Event()
@@ -70,7 +74,7 @@ class Tracker:
 
     @property
     def problem(self) -> str | None:
-        """Why the last attempt failed, without credentials; None while all is well."""
+        """Why the last attempt failed, in one line and without credentials; None while all is well."""
         return self._problem
 
     @property
@@ -122,7 +126,8 @@ class Tracker:
         """
         self._closing.set()
         self._news.set()
-        self._sender.join(timeout)
+        if not self._stopped.is_set():
+            self._sender.join(timeout)
         self._stopped.set()
         self._journal.close()
         return self.pending == 0
@@ -140,19 +145,18 @@ class Tracker:
         self._news.set()
 
     def _send_all(self) -> None:
-        store: MlflowStore | None = None
-        delay = FIRST_DELAY
+        delay, doubts = FIRST_DELAY, 0
         while (event := self._next_event()) is not None:
             try:
-                store = store or self._connect()
-                self._send(store, event)
-            except Exception as error:  # noqa: BLE001 - artifact stores raise types of their own, and none may end the thread
-                self._problem = redact(f"{type(error).__name__}: {error}")
+                self._send(event, doubts)
+            except Exception as error:  # noqa: BLE001 - artifact stores raise types of their own; none may end the thread
+                doubts += self._store is not None and not isinstance(error, AwayError)
+                self._problem = " ".join(redact(f"{type(error).__name__}: {error}").split())
                 self._pause(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
                 self._problem = None
-                delay = FIRST_DELAY
+                delay, doubts = FIRST_DELAY, 0
 
     def _next_event(self) -> Event | None:
         """Waits for the next event; None when there will be none."""
@@ -172,9 +176,12 @@ class Tracker:
 
         return MlflowStore(self.uri, self._experiment, self._artifact_location)
 
-    def _send(self, store: "MlflowStore", event: Event) -> None:
+    def _send(self, event: Event, doubts: int) -> None:
+        self._store = self._store or self._connect()
         try:
-            run_id = store.send(event, self._journal.run_ids)
+            if doubts >= ATTEMPTS:
+                raise RefusedError(self._problem)
+            run_id = self._store.send(event, self._journal.run_ids)
         except RefusedError as refusal:
             self._journal.refuse(event, redact(str(refusal)))
             self._journal.advance()

@@ -13,12 +13,16 @@ from stkd.cluster.gang import Gang
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.search_spaces.schema import Space
-from stkd.trainers.specs import Distillation, JobSpec
+from stkd.trainers.specs import Distillation, EpochReport, JobSpec
 from stkd.trainers.tasks import Task
 
 WORKER = "stkd.trainers.worker:Worker"
 POINTER = "checkpoint.json"
 HISTORY = "history.json"
+SCORE = "best_score"
+"""What trials are compared by: the task's score of a trial's best epoch so far."""
+WORST_SCORE = -1.0
+"""Of a failed trial: no metric of any task goes below it, and searchers need a number."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ class TrialPlan:
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial after another in one process: `reset_config` keeps the ranks, their imports and process group.
 
-    `step` is one epoch. It reports the job's metrics, `student` (the folder of the best student so far) and
-    `teacher_examples`, how many examples a teacher had to read for this trial: none where the logits were there.
+    `step` is one epoch. It reports `measured` (the job's metrics, and as `teacher_examples` how many examples a teacher had
+    to read for this trial: none where the logits were there), `student` (the folder of the best student so far), and
+    whether the trial is finished or why it failed. A failure that would come again is reported, not raised: Tune retries
+    what is raised, in a new process.
     """
 
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
@@ -72,10 +78,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._begin()
         report = self._known[len(self._history)] if self._known else self._train()
         self._history.append(report)
-        if report["done"] and not self._known:
+        if report["finished"] and not self._known:
             with self._plan.store.create("trial", self._inputs) as folder:
                 write_json(folder / HISTORY, self._history)
-        return report | {"done": bool(report["done"]), "finished": bool(report["done"])}
+        return report | {"done": report["finished"] or bool(report["failure"])}
 
     def _begin(self) -> None:
         if self._begun:
@@ -119,13 +125,26 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._gang.call("begin", spec)
 
     def _train(self) -> dict[str, Any]:
-        report: dict[str, Any] = self._gang.call("run_epoch")
-        measured = [name for name in report if name not in ("improved", "done")]
+        report: EpochReport = self._gang.call("run_epoch")
         student = self._history[-1]["student"] if self._history else ""
-        if report["improved"]:
-            student = self._publish(int(report["epoch"]), student)
-        added = {"measured": [*measured, "teacher_examples"], "teacher_examples": self._teacher_examples}
-        return report | added | {"student": student}
+        if report.failure:
+            return {
+                SCORE: WORST_SCORE,
+                "measured": {},
+                "student": student,
+                "finished": False,
+                "failure": report.failure,
+            }
+        if report.improved:
+            student = self._publish(len(self._history) + 1, student)
+        return {
+            SCORE: report.measured["best_score"],
+            "measured": {**report.measured, "teacher_examples": self._teacher_examples},
+            "improved": report.improved,
+            "student": student,
+            "finished": report.done,
+            "failure": "",
+        }
 
     def _publish(self, epoch: int, previous: str) -> str:
         """Store the student as it stands; the one that it surpasses goes, which nobody else can know of."""

@@ -66,7 +66,7 @@ def test_some_words_of_judgement_are_left_for_validation(splits: tuple[Examples,
 
 
 def test_shares_add_up() -> None:
-    assert sum(TEMPLATES) == 100
+    assert sum(share for share, _ in TEMPLATES) == 100
 
 
 @pytest.mark.parametrize("vectorizer", [CountVectorizer(), TfidfVectorizer()])

@@ -305,8 +305,8 @@ MRPC_TABLE: dict[str, list[Any]] = {
 
 
 def write_parquet(folder: Path, file: str, table: dict[str, list[Any]]) -> None:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     folder.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(table), folder / file)

@@ -239,14 +239,15 @@ def test_an_outage_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) 
         """What an artifact store of somebody else may raise."""
 
     failures: dict[str, Exception] = {
-        "get_experiment_by_name": ConnectionError("http://me:secret@host is away"),
+        "get_experiment_by_name": StrangeError("a database that does not open"),
         "create_run": MlflowException("API request failed"),
         "log_batch": RestException({"error_code": "TEMPORARILY_UNAVAILABLE", "message": "later"}),
         "set_terminated": StrangeError("?"),
     }
     for name, error in failures.items():
-        monkeypatch.setattr(MlflowClient, name, failing(3, error, vars(MlflowClient)[name]))
-    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.001)
+        times = 3 if name == "set_terminated" else 20
+        monkeypatch.setattr(MlflowClient, name, failing(times, error, vars(MlflowClient)[name]))
+    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.0)
     tracker = place.tracker()
     record_trial(tracker, points=6)
     assert tracker.close(30), tracker.problem
@@ -309,6 +310,21 @@ def test_events_that_mlflow_never_takes_are_set_aside(place: Place, tmp_path: Pa
     assert "missing.png is no longer there" in reasons[2]
     assert "config.json is no longer there" in reasons[3]
     assert place.refused()[0]["event"]["metrics"] == {"what?": 1.0}
+
+
+def test_an_event_that_fails_for_ever_does_not_hold_up_the_rest(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    error = RuntimeError("an artifact store without credentials")
+    monkeypatch.setattr(MlflowClient, "log_artifact", failing(1000, error, MlflowClient.log_artifact))
+    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.001)
+    with place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {}, {})
+        tracker.log_file("s/t", Path(__file__), "maps")
+        tracker.log_metrics("s/t", {"score": 1.0}, 1)
+        assert tracker.close(30)
+    assert place.points("t", "score") == [(1, 1.0)]
+    assert [entry["reason"] for entry in place.refused()] == [f"RuntimeError: {error}"]
 
 
 def test_a_torn_line_is_dropped_and_a_broken_one_set_aside(tmp_path: Path) -> None:
@@ -396,18 +412,20 @@ def test_a_student_that_was_half_logged(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pairs", [False, True])
-def test_a_student_loads_from_mlflow(any_place: Place, tmp_path: Path, pairs: bool) -> None:
-    import pandas as pd
+def test_a_student_loads_from_mlflow(
+    any_place: Place, tmp_path: Path, pairs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow import artifacts, pyfunc, transformers
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", any_place.uri)
     with any_place.tracker() as tracker:
         tracker.start_run("s/t", "t", None, {}, {})
         tracker.log_student("s/t", tiny_student(tmp_path / "student"), pairs)
     assert any_place.refused() == []
     uri = any_place.runs()["t"].data.tags["stkd.model"]
-    folder = artifacts.download_artifacts(uri, tracking_uri=any_place.uri, dst_path=str(tmp_path / "download"))
+    folder = artifacts.download_artifacts(uri)
     texts = ["a good film", "film " * 30]
-    inputs = pd.DataFrame({"text": texts, "text_pair": texts}) if pairs else texts
+    inputs = [{"text": text, "text_pair": text} for text in texts] if pairs else texts
     predicted = pyfunc.load_model(folder).predict(inputs)
     assert list(predicted.columns) == ["label", "score"]
     assert set(predicted["label"]) <= {"good", "bad"}

@@ -1,12 +1,28 @@
 """Tiny models, tokenizers and data made in code: real ones in every respect but size."""
 
+import multiprocessing
 import random
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
 
+import numpy as np
+import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from numpy.typing import NDArray
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, PreTrainedModel
 
+from stkd.trainers.batches import EncodedExamples
+from stkd.trainers.config import TrainingConfig
 from stkd.trainers.examples import Examples
+from stkd.trainers.job import TRAIN, encode_task
+from stkd.trainers.loop import LossFunction, Training, label_loss, predict
+from stkd.trainers.models import load_saved
+from stkd.trainers.ranks import Ranks, connect, join, leave, open_port
 from stkd.trainers.sources import TaskData
 from stkd.trainers.tasks import Task
 
@@ -35,7 +51,7 @@ def tiny_data(train: int = 96, validation: int = 32, task: Task = TASK) -> TaskD
     )
 
 
-def tiny_teacher(folder: Path, layers: int = 3, dropout: float = 0.0) -> str:
+def tiny_teacher(folder: Path, layers: int = 3, dropout: float = 0.0, outputs: int = 2) -> str:
     """A folder with a random BERT of 4 heads and 32 neurons a layer, and the tokenizer of the tiny vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *FILLERS]
@@ -52,6 +68,119 @@ def tiny_teacher(folder: Path, layers: int = 3, dropout: float = 0.0) -> str:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         initializer_range=0.2,
+        num_labels=outputs,
     )
     BertForSequenceClassification(config).save_pretrained(folder)
     return str(folder)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A teacher and a tokenised task, ready to train."""
+
+    model: Path
+    data: Path
+
+    @property
+    def train(self) -> EncodedExamples:
+        return EncodedExamples.load(self.data / TRAIN)
+
+    def load(self) -> PreTrainedModel:
+        return load_saved(self.model)
+
+
+def tiny_case(folder: Path, train: int = 96, layers: int = 3, dropout: float = 0.0, task: Task = TASK) -> Case:
+    torch.set_num_threads(1)  # ranks share the cores, and tiny tensors gain nothing from more
+    case = Case(folder / "model", folder / "data")
+    tiny_teacher(case.model, layers, dropout, task.outputs)
+    case.data.mkdir(parents=True)
+    encode_task(tiny_data(train, task=task), str(case.model), 16, case.data)
+    return case
+
+
+def tiny_training(**changes: Any) -> TrainingConfig:
+    """Big steps for tiny models, in plain fp32."""
+    return TrainingConfig(**{"epochs": 3, "learning_rate": 2e-3, "precision": "fp32", "max_length": 16} | changes)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training came to: the loss of every step, the weights, and the final logits on its own examples."""
+
+    losses: list[float]
+    weights: dict[str, NDArray[np.float32]]
+    logits: NDArray[np.float32]
+
+
+def weights_of(model: PreTrainedModel) -> dict[str, NDArray[np.float32]]:
+    return {name: weight.detach().cpu().numpy().copy() for name, weight in model.named_parameters()}
+
+
+def train(
+    ranks: Ranks,
+    case: Case,
+    training: TrainingConfig,
+    losses: LossFunction | None = None,
+    deepspeed: Mapping[str, Any] | None = None,
+) -> Course:
+    """Train the case's model to the end, against the labels where no other loss is given."""
+    course = Training(case.load(), case.train, losses or label_loss("classification"), training, ranks, deepspeed or {})
+    steps = [loss for _ in range(training.epochs) for loss in course.run_epoch()]
+    model = course.engine.model
+    course.engine.close()
+    return Course(steps, weights_of(model), predict(model, case.train, ranks).numpy())
+
+
+def assert_same_course(left: Course, right: Course, tolerance: float) -> None:
+    np.testing.assert_allclose(left.losses, right.losses, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(left.logits, right.logits, rtol=0, atol=10 * tolerance)
+    assert left.weights.keys() == right.weights.keys()
+    for name, weight in left.weights.items():
+        # its true gradient is zero, softmax being blind to it: Adam turns rounding errors into steps of full length
+        if not name.endswith("key.bias"):
+            np.testing.assert_allclose(weight, right.weights[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+Answer = TypeVar("Answer")
+cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="about the CPU: a GPU serves one rank, and sums in any order")
+
+
+class RankProcesses:
+    """Ranks in processes of their own, joined over loopback; they know `stkd.trainers` and no more."""
+
+    def __init__(self, size: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["stkd.trainers.worker", "transformers.models.bert.modeling_bert"])
+        self._ranks = [Ranks(rank, size) for rank in range(size)]
+        self._store = open_port("127.0.0.1")
+        self._processes = [
+            ProcessPoolExecutor(1, context, _join_ranks, (ranks, self._store.port)) for ranks in self._ranks
+        ]
+
+    def call(self, work: Callable[..., Answer], *arguments: Any) -> list[Answer]:
+        """Run `work(ranks, *arguments)` on every rank at once; what each of them returned."""
+        calls = [
+            process.submit(_on_rank, work, ranks, *arguments)
+            for process, ranks in zip(self._processes, self._ranks, strict=True)
+        ]
+        return [call.result(timeout=120) for call in calls]
+
+    def __enter__(self) -> "RankProcesses":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for process in self._processes:
+            process.shutdown(cancel_futures=True)
+
+
+def _join_ranks(ranks: Ranks, port: int) -> None:
+    torch.set_num_threads(1)
+    join(ranks, connect("127.0.0.1", port))
+
+
+def _on_rank(work: Callable[..., Answer], ranks: Ranks, *arguments: Any) -> Answer:
+    with ExitStack() as on_failure:
+        on_failure.callback(leave)  # or the other rank would wait for this one
+        answer = work(ranks, *arguments)
+        on_failure.pop_all()
+    return answer

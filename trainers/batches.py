@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class EncodedExamples:
             indices=indices,
             inputs={name: tensor.to(device) for name, tensor in inputs.items()},
             labels=torch.from_numpy(self.labels[indices]).to(device),
-            weights=torch.ones(len(indices), device=device) if weights is None else torch.tensor(weights, device=device),
+            weights=torch.tensor([1.0] * len(indices) if weights is None else weights, device=device),
         )
 
     def _padded(
@@ -84,7 +85,11 @@ class EncodedExamples:
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
-        arrays = {"input_ids": self.input_ids, "offsets": self.offsets, "labels": self.labels}
+        arrays: dict[str, NDArray[Any]] = {
+            "input_ids": self.input_ids,
+            "offsets": self.offsets,
+            "labels": self.labels,
+        }
         if self.token_type_ids is not None:
             arrays["token_type_ids"] = self.token_type_ids
         save_file(arrays | {"pad_id": np.asarray([self.pad_id])}, path)
@@ -92,7 +97,7 @@ class EncodedExamples:
     @classmethod
     def load(cls, path: Path) -> "EncodedExamples":
         """Read what `save` wrote."""
-        arrays = load_file(path)
+        arrays: dict[str, NDArray[Any]] = load_file(path)
         return cls(
             arrays["input_ids"],
             arrays.get("token_type_ids"),
@@ -111,9 +116,15 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
         input_ids=np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"]]),
         token_type_ids=None if kinds is None else np.concatenate([np.asarray(row, dtype=np.int32) for row in kinds]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        labels=np.asarray(examples.labels, dtype=np.float32 if isinstance(examples.labels[0], float) else np.int64),
+        labels=_labels(examples),
         pad_id=int(tokenizer.pad_token_id),
     )
+
+
+def _labels(examples: Examples) -> NDArray[np.int64] | NDArray[np.float32]:
+    if isinstance(examples.labels[0], float):
+        return np.asarray(examples.labels, dtype=np.float32)
+    return np.asarray(examples.labels, dtype=np.int64)
 
 
 def epoch_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -135,7 +146,7 @@ def epoch_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: i
 def micro_batches(
     batch: NDArray[np.int64], accumulation: int, rank: int, ranks: int
 ) -> Iterator[tuple[NDArray[np.int64], list[float]]]:
-    """This rank's share of a global batch as `accumulation` pairs of positions and weights.
+    """One rank's share of a global batch as `accumulation` pairs of positions and weights.
 
     A share that is empty, because the last batch is short, holds one example of weight zero: all ranks step together.
     """

@@ -95,12 +95,12 @@ def deepspeed_settings(training: TrainingConfig, ranks: Ranks, overrides: Mappin
 
 
 def computes_in_bf16(training: TrainingConfig, device: torch.device) -> bool:
-    """Whether forward passes run in bf16: as asked, or where the hardware has it (emulated, it takes twice fp32's time)."""
+    """Whether forward passes run in bf16: as asked, or where the hardware has it; emulated, it is slower than fp32."""
     if training.precision != "auto":
         return training.precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:

@@ -96,39 +96,54 @@ CLAUSES = (
     "the {thing} at the {place} is still {same}",
 )
 
-TEMPLATES = {
-    22: (
-        "{opening}the {thing} at the {place} was {same}.",
-        "{opening}we found the {thing} at the {place} {same}.",
-        "{opening}the {thing} was {same}, as was the {thing2}.",
+TEMPLATES = (
+    (
+        22,
+        (
+            "{opening}the {thing} at the {place} was {same}.",
+            "{opening}we found the {thing} at the {place} {same}.",
+            "{opening}the {thing} was {same}, as was the {thing2}.",
+        ),
     ),
-    10: ("At the {place}, {event}.", "Last week at the {place}, {event}."),
-    14: (
-        "The {thing} was {other}, but all in all the {place} was {same}.",
-        "Although the {thing} was {other}, the {place} as a whole was {same}.",
-        "All in all the {place} was {same}, even if the {thing} was {other}.",
+    (10, ("At the {place}, {event}.", "Last week at the {place}, {event}.")),
+    (
+        14,
+        (
+            "The {thing} was {other}, but all in all the {place} was {same}.",
+            "Although the {thing} was {other}, the {place} as a whole was {same}.",
+            "All in all the {place} was {same}, even if the {thing} was {other}.",
+        ),
     ),
-    20: (
-        "{opening}the {thing} at the {place} was not {other} at all.",
-        "{opening}the {thing} at the {place} was anything but {other}.",
-        "{opening}nobody could call the {thing} at the {place} {other}.",
-        "The {thing} at the {place} used to be {other}.",
-        "The {thing} at the {place} is still {same}.",
+    (
+        20,
+        (
+            "{opening}the {thing} at the {place} was not {other} at all.",
+            "{opening}the {thing} at the {place} was anything but {other}.",
+            "{opening}nobody could call the {thing} at the {place} {other}.",
+            "The {thing} at the {place} used to be {other}.",
+            "The {thing} at the {place} is still {same}.",
+        ),
     ),
-    28: (
-        "My friends say that {other_clause}, but I disagree.",
-        "My friends say that {same_clause}, and I agree.",
-        "I doubt that {other_clause}.",
-        "I am sure that {same_clause}.",
-        "It is not true that {other_clause}.",
-        "It is true that {same_clause}.",
+    (
+        28,
+        (
+            "My friends say that {other_clause}, but I disagree.",
+            "My friends say that {same_clause}, and I agree.",
+            "I doubt that {other_clause}.",
+            "I am sure that {same_clause}.",
+            "It is not true that {other_clause}.",
+            "It is true that {same_clause}.",
+        ),
     ),
-    6: (
-        "This {thing} was {same_comparative} than the one at the {place}.",
-        "The {thing} at the {place} was {other_comparative} than this one.",
+    (
+        6,
+        (
+            "This {thing} was {same_comparative} than the one at the {place}.",
+            "The {thing} at the {place} was {other_comparative} than this one.",
+        ),
     ),
-}
-"""Share of the examples in per cent, and the sentences of one kind."""
+)
+"""By kind of remark: its share of the examples in per cent, and its sentences."""
 
 OPENINGS = ("", "", "In my view, ", "To be honest, ", "In fact, ", "If you ask me, ", "Once more, ", "On Sunday ")
 THINGS = _words(
@@ -174,7 +189,7 @@ def _remark(source: random.Random, label: int, unseen_words: bool) -> str:
     def pick(words: Sequence[str]) -> str:
         return source.choice(words if unseen_words else words[: len(words) * 4 // 5])
 
-    (templates,) = source.choices(list(TEMPLATES.values()), weights=list(TEMPLATES))
+    ((_, templates),) = source.choices(TEMPLATES, weights=[share for share, _ in TEMPLATES])
     thing, thing2 = source.sample(THINGS, 2)
     fillings = {
         "opening": source.choice(OPENINGS),

@@ -137,7 +137,7 @@ class Job:
 
 
 def _megabytes(model: PreTrainedModel) -> float:
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6
+    return float(sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6)
 
 
 def encode_task(data: TaskData, model: str, max_length: int, folder: Path) -> None:
@@ -156,7 +156,7 @@ def evaluate_model(folder: Path, task: Task, data: Path, ranks: Ranks) -> dict[s
 
 
 def save_logits(teacher: Path, mask: UnitMask | None, data: Path, ranks: Ranks, folder: Path) -> int:
-    """Raw logits of the sliced teacher (None: the dense one) on the training split; returns how many examples it read."""
+    """Raw logits of the sliced teacher (None: the dense one) on the training split; returns how many examples it has."""
     model = load_saved(teacher)
     model = (model if mask is None else sliced(model, mask)).to(ranks.device)
     train = EncodedExamples.load(data / TRAIN)

@@ -75,8 +75,8 @@ def distillation_loss(teacher: Teacher, kind: Kind, settings: DistillationConfig
 class Training:
     """Trains a model on a split with a loss, an epoch at a time.
 
-    Fine-tuning and distillation, one rank and many, CPU and GPU differ only in what is passed in. A loss is carried as a
-    sum to one division by the examples of the global batch, so that neither accumulation nor ranks change the gradient.
+    Fine-tuning and distillation, one rank and many, CPU and GPU differ only in what is passed in. A loss is carried as
+    a sum to one division by the examples of the global batch: neither accumulation nor ranks change the gradient.
     Random numbers are seeded by epoch: an epoch after a resume is the epoch that would have been.
     """
 

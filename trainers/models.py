@@ -31,7 +31,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 
 def load_classifier(model: str, task: Task, seed: int) -> PreTrainedModel:
-    """A sequence classifier for the task in fp32 and eval mode; where the checkpoint has no fitting head, a seeded new one."""
+    """A classifier for the task, in fp32 and eval mode; its head is a new, seeded one where the checkpoint has none."""
     source = resolve_model(model)
     config = AutoConfig.from_pretrained(source)
     config.num_labels = task.outputs

@@ -75,7 +75,10 @@ def leave() -> None:
 
 
 def _allow_machines_without_compiler() -> None:
-    """DeepSpeed would compile a shared-memory extension at the first process group on a CPU; gloo does that work."""
-    from deepspeed.ops import __compatible_ops__
+    """DeepSpeed would compile a shared-memory extension at the first process group on a CPU; gloo does that work.
 
-    __compatible_ops__["deepspeed_shm_comm"] = False
+    The answer is set before DeepSpeed asks: finding it out tries a compiler, whose errors would reach the screen.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}

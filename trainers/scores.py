@@ -26,7 +26,7 @@ EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class UnitScores:
-    """Raw scores of the teacher's units: means over the data of absolute mask gradients, heads (L, H), neurons (L, N)."""
+    """Raw scores of the teacher's units: mean absolute gradients of their masks, heads (L, H) and neurons (L, N)."""
 
     head_expressiveness: Tensor
     neuron_expressiveness: Tensor
@@ -41,7 +41,7 @@ class UnitScores:
         )
 
     def mask(self, interpolation: float, sparsity: float) -> UnitMask:
-        """The mask that removes the share `sparsity` of heads, and of neurons, lowest knowledge first over all layers."""
+        """The mask without the share `sparsity` of heads, and of neurons: lowest knowledge first, over all layers."""
         heads, neurons = self.knowledge(interpolation)
         return UnitMask(_keep_highest(heads, sparsity), _keep_highest(neurons, sparsity))
 
@@ -57,7 +57,8 @@ class UnitScores:
 
 def normalised(scores: Tensor) -> Tensor:
     """Each layer (row) divided by its L2 norm."""
-    return scores / (torch.linalg.vector_norm(scores, dim=1, keepdim=True) + EPSILON)
+    norms: Tensor = torch.linalg.vector_norm(scores, dim=1, keepdim=True)
+    return scores / (norms + EPSILON)
 
 
 def score_units(
@@ -108,7 +109,7 @@ def _absolute_mask_gradients(
     gradients = torch.autograd.grad(total, activations, retain_graph=True)
     # (B, T, channels) -> (B, channels): the mask is shared by all tokens
     products = [(value * slope).sum(dim=1) for value, slope in zip(activations, gradients, strict=True)]
-    heads = torch.stack([product.unflatten(1, (head_count, -1)).sum(dim=2) for product in products[0::2]])
+    heads = torch.stack([product.reshape(len(product), head_count, -1).sum(dim=2) for product in products[0::2]])
     neurons = torch.stack(products[1::2])
     if reduction == "batch":
         return heads.sum(dim=1).abs().detach(), neurons.sum(dim=1).abs().detach()
@@ -158,7 +159,7 @@ def _mix(expressiveness: Tensor, friendliness: Tensor, interpolation: float) -> 
 
 
 def _keep_highest(knowledge: Tensor, sparsity: float) -> Tensor:
-    """Boolean mask of the shape of `knowledge` without its lowest `round(sparsity * count)` entries, ties by position."""
+    """Boolean mask, shaped like `knowledge`, without the lowest `round(sparsity * count)` entries; ties by position."""
     ranking = torch.sort(knowledge.flatten(), stable=True).indices
     kept = torch.ones(knowledge.numel(), dtype=torch.bool)
     kept[ranking[: round(sparsity * knowledge.numel())]] = False

@@ -172,7 +172,7 @@ def _parquet_reader(task: Task, folder: Path, layout: HubLayout) -> Callable[[st
     folder = _existing(folder / layout.config)
 
     def read(split: str) -> Rows:
-        import pyarrow.parquet  # type: ignore[import-untyped]
+        import pyarrow.parquet
 
         files = sorted(folder.glob(f"{split}-*.parquet")) or [_existing(folder / f"{split}.parquet")]
         place = str(files[0]) if len(files) == 1 else f"{folder}/{split}-*.parquet"

@@ -1,4 +1,4 @@
-"""What a training job is told. Nothing heavy is imported here: whoever plans jobs need not be able to run them."""
+"""What a training job is told, and what it answers. Nothing heavy is imported here: whoever plans jobs need not be able to run them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,3 +30,16 @@ class JobSpec:
     model: str = ""
     distillation: Distillation | None = None
     deepspeed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What a job answers after an epoch."""
+
+    measured: Mapping[str, float]
+    """Loss, the task's metrics, `score`, sizes and seconds; empty after a failure."""
+    improved: bool
+    """Whether the model is the best so far."""
+    done: bool
+    failure: str = ""
+    """Why the job cannot go on; empty while it can."""

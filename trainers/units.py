@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 from transformers import PreTrainedModel
 
 from stkd.trainers.families import EncoderFamily, encoder_layers, family_of, linear
@@ -68,7 +67,7 @@ class _multiply_by:  # noqa: N801 - reads as the verb that it is where a hook is
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0] * self.mask.to(inputs[0]), *inputs[1:])
 
 
@@ -121,10 +120,10 @@ def _columns(projection: nn.Linear, kept: Tensor) -> nn.Linear:
 
 
 def _linear_from(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    projection = skip_init(
-        nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device, dtype=weight.dtype
-    )
-    assert isinstance(projection, nn.Linear)
+    outputs, inputs = weight.shape
+    # made without storage first, so that no random numbers are drawn for weights that are overwritten at once
+    empty = nn.Linear(inputs, outputs, bias=bias is not None, device="meta", dtype=weight.dtype)
+    projection = empty.to_empty(device=weight.device)
     with torch.no_grad():
         projection.weight.copy_(weight)
         if bias is not None:

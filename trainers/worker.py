@@ -6,12 +6,13 @@ import torch
 
 from stkd.trainers import ranks as process_group
 from stkd.trainers.config import ScoringConfig
+from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.job import SCORES, Job, encode_task, evaluate_model, save_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import UnitScores
 from stkd.trainers.sources import TaskData
-from stkd.trainers.specs import JobSpec
+from stkd.trainers.specs import EpochReport, JobSpec
 from stkd.trainers.tasks import Task
 
 
@@ -52,10 +53,13 @@ class Worker:
         self.end()
         self._job = Job(spec, self._ranks)
 
-    def run_epoch(self) -> dict[str, float]:
-        """Train an epoch and evaluate; adds `improved` and `done` (1.0 or 0.0) to the job's report."""
-        report = self.job.run_epoch()
-        return report | {"improved": float(self.job.improved), "done": float(self.job.progress.done)}
+    def run_epoch(self) -> EpochReport:
+        """Train an epoch and evaluate. A loss that is no longer finite ends the job, but not the rank."""
+        try:
+            measured = self.job.run_epoch()
+        except NonFiniteLossError as error:
+            return EpochReport({}, improved=False, done=True, failure=str(error))
+        return EpochReport(measured, improved=self.job.improved, done=self.job.progress.done)
 
     def save_model(self, folder: Path) -> None:
         """Write the job's model as a `transformers` folder."""

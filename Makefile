@@ -1,0 +1,58 @@
+# `make help` lists the targets. The environment is .venv; source files are used in place, so that editing them needs no
+# second installation.
+
+PYTHON ?= python3
+OTHER_PYTHON := name another, as in make quickstart PYTHON=python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+QUICKSTART := $(VENV)/.installed-quickstart
+DEV := $(VENV)/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
+PACKAGES := cluster orchestrator search_spaces trainers
+BENCHMARKS = $(wildcard benchmarks/*.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: quickstart test test-fast lint types bench clean help
+
+quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
+	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
+
+test: $(DEV)  ## install, then run all tests
+	$(BIN)/python -m pytest
+
+test-fast: $(DEV)  ## the tests that take a second at most
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(DEV)  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(DEV)  ## mypy, strict
+	@mkdir -p .typecheck/stkd
+	@for package in $(PACKAGES); do ln -sfn ../../$$package .typecheck/stkd/$$package; done
+	$(BIN)/mypy -p stkd
+
+bench: $(QUICKSTART)  ## run what lies in benchmarks/
+	@test -n "$(BENCHMARKS)" || echo "there are no benchmarks yet: benchmarks/ holds no script"
+	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:  ## remove the environment and everything that tools left; results in stkd-runs/ stay
+	rm -rf $(VENV) .typecheck build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(PACKAGES) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+$(QUICKSTART): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "there is no $(PYTHON): $(OTHER_PYTHON)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "stkd needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1): $(OTHER_PYTHON)"; exit 1; }
+	@echo "installing into $(VENV): some minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -e '.[quickstart]'
+	@touch $@
+
+$(DEV): $(QUICKSTART)
+	$(PIP_INSTALL) -e '.[quickstart,dev]'
+	@touch $@

@@ -1,0 +1,210 @@
+"""Whole sweeps on a real local Ray cluster with a real MLflow store, through the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from sweeping import STKD, TIMEOUT, environment, stkd, write_space
+
+from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.results import TaskResults, TrialResult, read_results
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated"),  # MLflow's use of SQLAlchemy
+]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A finished sweep: grid of two interpolations, two sparsities, and a learning rate that works or blows up."""
+
+    space: Path
+    screen: str
+    storage: Storage
+    sweep: SweepFolder
+
+    @property
+    def results(self) -> TaskResults:
+        return read_results(self.sweep)["remarks"]
+
+    def trials(self, status: str) -> list[TrialResult]:
+        return [trial for trial in self.results.trials.values() if trial.status == status]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    folder = tmp_path_factory.mktemp("sweep")
+    search = {
+        "interpolation": {"choice": [0.0, 1.0]},
+        "sparsity": {"choice": [0.0, 0.5]},
+        "training.learning_rate": {"choice": [1.0e-3, 1.0e30]},
+    }
+    space = write_space(
+        folder, search=search, trials={"count": 8, "searcher": "grid", "scheduler": None, "concurrent": 1}
+    )
+    done = stkd("sweep", "--space", space)
+    assert done.returncode == 0, done.stdout + done.stderr
+    storage = Storage(folder / "runs")
+    return Swept(space, done.stdout + done.stderr, storage, storage.find_sweep())
+
+
+def test_every_trial_ends(swept: Swept) -> None:
+    assert len(swept.results.trials) == 8
+    assert len(swept.trials("finished")) == 4
+    assert {trial.epochs for trial in swept.trials("finished")} == {2}
+
+
+def test_a_loss_that_is_not_finite_fails_its_trial_with_the_reason(swept: Swept) -> None:
+    failed = swept.trials("failed")
+    assert len(failed) == 4
+    assert all(trial.values["training.learning_rate"] == 1e30 for trial in failed)
+    assert all("the loss is nan at step" in trial.reason for trial in failed)
+
+
+def test_a_teacher_runs_once_for_each_set_of_removed_units(swept: Swept) -> None:
+    examples = {
+        (trial.values["interpolation"], trial.values["sparsity"]): trial.metrics["teacher_examples"]
+        for trial in swept.trials("finished")
+    }
+    logits = [path for path in swept.storage.artifacts.glob("logits-*")]
+    assert len(logits) == 3  # dense, and one for each interpolation at sparsity 0.5
+    assert examples[0.0, 0.0] == examples[1.0, 0.0] == 0  # the trial student's dense logits were there
+    assert set(examples.values()) <= {0.0, 160.0}
+
+
+def test_screen_shows_stages_progress_results_and_what_to_do_next(swept: Swept) -> None:
+    expected = ("teacher: score", "trial student: score", "scores: ready", "trial 8 of 8", "dense teacher's student")
+    assert [text for text in expected if text not in swept.screen] == []
+    assert f"stkd best --storage {swept.storage.root}" in swept.screen
+    assert str(swept.sweep.root) in swept.screen
+    assert "Traceback" not in swept.screen
+    assert "Warning" not in swept.screen
+
+
+def test_mlflow_holds_a_parent_with_stages_and_trials(swept: Swept) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{swept.storage.root}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if run.data.tags["stkd.kind"] == "sweep"]
+    assert len(parents) == 1
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    kinds = sorted(run.data.tags["stkd.kind"] for run in children)
+    assert kinds == sorted(["data", "teacher", "trial_student", "scores", *["trial"] * 8])
+    statuses = sorted(run.info.status for run in runs)
+    assert statuses == ["FAILED"] * 4 + ["FINISHED"] * 9
+    failed = [run for run in children if run.info.status == "FAILED"]
+    assert all("loss is nan" in run.data.tags["stkd.failure"] for run in failed)
+    finished = [run for run in children if run.data.tags.get("stkd.status") == "finished"]
+    assert len(finished) == 4
+    for run in finished:
+        points = client.get_metric_history(run.info.run_id, "score")
+        assert [point.step for point in points] == [1, 2]
+        assert {"parameters", "megabytes", "milliseconds_per_example", "best_score"} <= set(run.data.metrics)
+        assert {"distillation.interpolation", "distillation.sparsity", "training.seed"} <= set(run.data.params)
+        assert Path(run.data.tags["stkd.student"]).is_dir()
+    assert len(client.search_logged_models([experiment.experiment_id])) == 4
+
+
+def test_best_prints_and_exports_a_folder_that_transformers_loads(swept: Swept, tmp_path: Path) -> None:
+    target = tmp_path / "student"
+    done = stkd("best", "--storage", swept.storage.root, "--json", "--export", target)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["score"] == max(trial.score for trial in swept.results.trials.values())
+    from transformers import pipeline
+
+    (answer,) = pipeline("text-classification", model=str(target))("the film was great")
+    assert answer["label"] in ("happy", "unhappy")
+
+
+def test_second_sweep_takes_everything_over(swept: Swept) -> None:
+    done = stkd("sweep", "--space", swept.space, "--set", "search.training.learning_rate=null", "--set", "trials.count=4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("taken over from an earlier sweep") == 4
+    second = read_results(swept.storage.find_sweep())["remarks"]
+    assert all(stage.taken_over for stage in second.stages.values())
+    assert len(second.stages) == 4
+    first = {(t.values["interpolation"], t.values["sparsity"]): t for t in swept.trials("finished")}
+    for trial in second.trials.values():
+        twin = first[trial.values["interpolation"], trial.values["sparsity"]]
+        assert (trial.score, trial.student) == (twin.score, twin.student)
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Iterator[tuple[Storage, str, list[psutil.Process]]]:
+    """A sweep that Ctrl-C ended once its first trial was over."""
+    space = write_space(tmp_path, training={"epochs": 12, "max_length": 32, "learning_rate": 1.0e-3})
+    storage = Storage(tmp_path / "runs")
+    command = [*STKD, "sweep", "--space", str(space)]
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        _wait_for(lambda: _ended(storage) >= 1, process)
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        screen, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, screen
+        yield storage, screen, family
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_leaves_nothing_behind_and_resume_finishes(
+    interrupted: tuple[Storage, str, list[psutil.Process]],
+) -> None:
+    storage, screen, family = interrupted
+    sweep = storage.find_sweep()
+    assert f"--resume {sweep.sweep_id}" in screen
+    assert "Traceback" not in screen
+    assert len(family) > 3
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [process.name() for process in alive] == []
+    kept = {t.trial: t for t in read_results(sweep)["remarks"].trials.values() if t.status == "finished"}
+    assert 1 <= len(kept) < 4
+
+    done = stkd("sweep", "--resume", sweep.sweep_id, "--storage", storage.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = read_results(sweep)["remarks"]
+    assert len(results.trials) == 4
+    assert {trial.status for trial in results.trials.values()} == {"finished"}
+    assert all(results.trials[trial] == before for trial, before in kept.items())
+    assert all(trial.epochs == 12 for trial in results.trials.values())
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{storage.root}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert len(runs) == 1 + 4 + 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if run.data.tags["stkd.kind"] == "trial":
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
+            assert sorted(set(steps)) == list(range(1, 13))
+
+
+def _ended(storage: Storage) -> int:
+    sweeps = list(storage.sweeps.glob("*/remarks/results.jsonl"))
+    if not sweeps:
+        return 0
+    results = read_results(SweepFolder(sweeps[0].parents[1]))["remarks"]
+    return sum(trial.status != "running" for trial in results.trials.values())
+
+
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
