@@ -8,12 +8,14 @@ from time import perf_counter
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.results import StageResult
 from stkd.search_spaces.schema import Space
 from stkd.trainers.config import DistillationConfig
+from stkd.trainers.errors import UserError
 from stkd.trainers.model_files import model_fingerprint
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec
@@ -159,9 +161,14 @@ def read_metrics(artifact: Path) -> dict[str, float]:
 
 
 def ray_caller(host: Any) -> CallGang:
-    """Calls through a `GangHost` actor."""
+    """Calls through a `GangHost` actor; what a user can mend is raised as the UserError that the worker raised."""
 
     def call(method: str, *arguments: Any) -> Any:
-        return ray.get(host.call.remote(method, *arguments))
+        try:
+            return ray.get(host.call.remote(method, *arguments))
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from error
+            raise
 
     return call

@@ -81,16 +81,9 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
     finished = False
     with _quiet_libraries(sweep.log), Tracker(sweep.root / "journal.jsonl", uri, space.experiment, location) as tracker:
         try:
-            with local_ray():
-                _refuse_what_cannot_run(space)
-                finished = all(
-                    TaskSweep(
-                        space, storage, sweep, tracker, console, prepared.get(task) or load_task(task, space.data)
-                    ).run()
-                    for task in space.tasks
-                )
+            finished = _run_tasks(space, storage, sweep, tracker, console, prepared)
         except KeyboardInterrupt:
-            pass
+            console.print("stopping", highlight=False)
         if not tracker.close(TRACKING_SECONDS):
             problem = tracker.problem or "it was slow"
             console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
@@ -98,9 +91,23 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
     return 0 if finished else INTERRUPTED
 
 
-def _refuse_what_cannot_run(space: Space) -> None:
+def _run_tasks(
+    space: Space,
+    storage: Storage,
+    sweep: SweepFolder,
+    tracker: Tracker,
+    console: Console,
+    prepared: Mapping[str, TaskData],
+) -> bool:
+    """One task after another; returns whether all came to their end."""
     resources = space.resources
-    refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+    with local_ray():
+        refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        for task in space.tasks:
+            data = prepared.get(task) or load_task(task, space.data)
+            if not TaskSweep(space, storage, sweep, tracker, console, data).run():
+                return False
+    return True
 
 
 class TaskSweep:

@@ -46,10 +46,10 @@ class TrialPlan:
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial after another in one process: `reset_config` keeps the ranks, their imports and process group.
 
-    `step` is one epoch. It reports `measured` (the job's metrics, and as `teacher_examples` how many examples a teacher had
-    to read for this trial: none where the logits were there), `student` (the folder of the best student so far), and
-    whether the trial is finished or why it failed. A failure that would come again is reported, not raised: Tune retries
-    what is raised, in a new process.
+    `step` is one epoch. It reports `measured` (the job's metrics, and as `teacher_examples` how many examples a teacher
+    had to read for this trial: none where the logits were there), `student` (the folder of the best student so far),
+    and whether the trial is finished or why it failed. A failure that would come again is reported, not raised: Tune
+    retries what is raised, in a new process.
     """
 
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
@@ -156,7 +156,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return self._plan.store.path("student", inputs).name
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the ranks' state to storage that all nodes see; Tune keeps a pointer to it, and the last two are kept."""
+        """Write the ranks' state to storage that all nodes see, for Tune a pointer to it; the last two are kept."""
         epoch = len(self._history)
         folder = self._checkpoints / f"epoch-{epoch}"
         if not self._known:

@@ -38,6 +38,9 @@ class Engine:
             config=deepspeed_settings(training, ranks, overrides),
             dist_init_required=False,
         )
+        if ranks.size == 1 and self._engine.zero_optimization_stage() == 0:
+            # alone, a rank would still copy all its gradients into buckets and back: a fifth of a small student's step
+            self._engine.enable_backward_allreduce = False
 
     @property
     def model(self) -> PreTrainedModel:
