@@ -1,0 +1,171 @@
+"""Results, where they lie, what is best, and what the screen says of them."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tiny import tiny_data
+
+from stkd.orchestrator.best import best_student, export_student
+from stkd.orchestrator.callback import failure_reason
+from stkd.orchestrator.display import Display, results_table, size_line
+from stkd.orchestrator.layout import Storage
+from stkd.orchestrator.results import ResultsFile, StageResult, Status, TrialResult, describe, read_results
+from stkd.trainers.errors import UserError
+
+
+def trial(name: str, score: float, status: Status = "finished", **changes: object) -> TrialResult:
+    metrics = {
+        "epoch": 2.0,
+        "score": score,
+        "accuracy": score,
+        "parameters": 17.2e6,
+        "megabytes": 69.0,
+        "milliseconds_per_example": 3.1,
+    }
+    values = {"interpolation": 0.416, "sparsity": 0.3, "temperature": 2.63}
+    fields = {"epochs": 3, "metrics": metrics, "student": f"student-{name}"} | changes
+    return TrialResult(name, values, status, **fields)  # type: ignore[arg-type]
+
+
+def store(root: Path, *results: StageResult | TrialResult) -> Storage:
+    storage = Storage(root)
+    sweep = storage.new_sweep("tiny")
+    sweep.space.write_text("")
+    for result in results:
+        ResultsFile(sweep.task("mrpc").results).append(result)
+    return storage
+
+
+def test_later_lines_replace_earlier_ones_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "task" / "results.jsonl")
+    stage = StageResult("teacher", "teacher-1", 3.0, False, {"score": 0.9})
+    file.append(stage)
+    file.append(trial("a", 0.5, "running"))
+    file.append(trial("a", 0.6))
+    with (tmp_path / "task" / "results.jsonl").open("a") as raw:
+        raw.write('{"kind": "trial", "trial": "b", "val')
+    results = file.read("mrpc")
+    assert results.stages == {"teacher": stage}
+    assert results.trials == {"a": trial("a", 0.6)}
+
+
+def test_ranked_by_score_and_without_trials_that_have_no_student() -> None:
+    results = ResultsFile(Path("nowhere")).read("mrpc")
+    failed = TrialResult("f", {}, "failed", reason="boom")
+    results.trials = {t.trial: t for t in (trial("a", 0.5), trial("b", 0.7), failed, trial("c", 0.7))}
+    assert [t.trial for t in results.ranked()] == ["b", "c", "a"]
+
+
+def test_best_student_of_the_newest_sweep(tmp_path: Path) -> None:
+    store(tmp_path, trial("a", 0.99))
+    storage = store(tmp_path, trial("a", 0.5), trial("b", 0.7))
+    student = best_student(tmp_path, "latest", None)
+    assert student.trial.trial == "b"
+    assert student.folder == storage.artifacts / "student-b"
+    assert student.as_dict()["score"] == 0.7
+    assert "lambda=0.416 s=0.3 T=2.63" in student.as_text()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "task", "message"),
+    [
+        ("latest", "rte", "has no task 'rte'; it has: mrpc"),
+        ("tinny-1", None, "no sweep 'tinny-1'"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path: Path, sweep: str, task: str | None, message: str) -> None:
+    store(tmp_path, trial("a", 0.5))
+    with pytest.raises(UserError, match=message):
+        best_student(tmp_path, sweep, task)
+
+
+def test_storage_without_sweeps_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stkd sweep"):
+        best_student(tmp_path, "latest", None)
+
+
+def test_export_copies_the_student_and_refuses_to_overwrite(tmp_path: Path) -> None:
+    storage = store(tmp_path / "runs", trial("a", 0.5))
+    folder = storage.artifacts / "student-a"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "artifact.json").write_text("{}")
+    student = best_student(tmp_path / "runs", "latest", None)
+    export_student(student, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
+    with pytest.raises(UserError, match="already there and not empty"):
+        export_student(student, tmp_path / "out")
+
+
+def test_two_sweeps_in_one_second_get_two_folders(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    sweeps = [storage.new_sweep("tiny") for _ in range(3)]
+    assert len({sweep.root for sweep in sweeps}) == 3
+    for sweep in sweeps:
+        sweep.space.write_text("")
+    assert storage.find_sweep().root == sweeps[-1].root
+    assert read_results(sweeps[0]) == {}
+
+
+def test_describe() -> None:
+    assert describe({"interpolation": 0.41999, "distillation.sparsity": 0.3}) == "lambda=0.42 s=0.3"
+    assert describe({"training.batch_size": 16}) == "training.batch_size=16"
+    assert describe({}) == "the only setting"
+
+
+def test_failure_reason_is_the_last_line_of_the_cause() -> None:
+    assert failure_reason(RuntimeError("a\n  b \n")) == "RuntimeError: b"
+    assert failure_reason(None) == "no reason was recorded"
+
+
+def test_display_in_a_log_is_plain_lines_with_progress() -> None:
+    screen = io.StringIO()
+    display = Display(Console(file=screen, width=80), trials=2)
+    display.task_started(tiny_data(), resumed=False)
+    display.stage_started("teacher")
+    display.stage_epoch("teacher", 1, 3, {"loss": 0.5, "score": 0.8})
+    display.stage_finished(StageResult("teacher", "teacher-1", 61.0, False, {"score": 0.913}))
+    display.stage_finished(StageResult("scores", "scores-1", 0.0, True))
+    display.trial_started(TrialResult("a", {"sparsity": 0.3}, "running"))
+    display.trial_epoch(trial("a", 0.7, "running"), {"score": 0.7})
+    display.trial_ended(trial("a", 0.7, "stopped", epochs=1))
+    display.trial_ended(TrialResult("b", {}, "failed", reason="the loss is nan"))
+    display.task_ended(finished=True)
+    lines = screen.getvalue()
+    expected = (
+        "tiny begins: 96 training and 32 validation examples",
+        "fine-tuning the teacher: epoch 1 of 3, loss 0.500, score 80.0",
+        "teacher: score 91.3, took 1:01",
+        "scores: ready, taken over from an earlier sweep",
+        "trials: 0 of 2 done, 1 running",
+        "trial 1 of 2 (lambda=0.416 s=0.3 T=2.63): score 70.0, stopped early after 1 epoch",
+        "trial 2 of 2 (the only setting): failed: the loss is nan",
+    )
+    assert [text for text in expected if text not in lines] == []
+    assert "\x1b" not in lines
+
+
+def test_time_left_is_told_once_a_trial_has_ended() -> None:
+    screen = io.StringIO()
+    display = Display(Console(file=screen, width=200, force_terminal=True), trials=4)
+    display.trial_started(trial("a", 0.7, "running"))
+    display.trial_epoch(trial("a", 0.7, "running"), {"score": 0.7})
+    assert "left" not in screen.getvalue()
+    display.trial_ended(trial("a", 0.7))
+    assert display._seconds_left() is not None
+
+
+def test_table_puts_the_teacher_and_the_dense_student_beside_the_best() -> None:
+    results = ResultsFile(Path("nowhere")).read("mrpc")
+    metrics = trial("x", 0.836).metrics
+    results.stages["teacher"] = StageResult("teacher", "t", 1.0, False, metrics)
+    results.stages["trial_student"] = StageResult("trial_student", "s", 1.0, False, trial("y", 0.791).metrics)
+    results.trials = {t.trial: t for t in (trial("a", 0.5), trial("b", 0.8))}
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(results_table(results))
+    text = screen.getvalue()
+    assert text.index("83.6") < text.index("79.1") < text.index("80.0") < text.index("50.0")
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "17.2M parameters, 69 MB, 3.1 ms" in size_line(results)
