@@ -7,9 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICKSTART := $(VENV)/.installed-quickstart
 DEV := $(VENV)/.installed-dev
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile -c constraints.txt
-# pip compiles on one core, which is half of its time; some packages hold files that no Python compiles
-COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 BENCHMARKS = $(wildcard benchmarks/*.py)
 
@@ -42,7 +40,7 @@ bench: $(QUICKSTART)  ## run what lies in benchmarks/
 
 clean:  ## remove the environment and everything that tools left; results in stkd-runs/ stay
 	rm -rf $(VENV) .typecheck build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find $(PACKAGES) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find $(wildcard $(PACKAGES) tests benchmarks) -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -53,11 +51,11 @@ $(QUICKSTART): pyproject.toml constraints.txt
 		echo "stkd needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1): $(OTHER_PYTHON)"; exit 1; }
 	@echo "installing into $(VENV): some minutes, once"
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e '.[quickstart]'
-	@$(COMPILE)
+	$(PIP_INSTALL) --no-compile -e '.[quickstart]'
+	@echo "compiling on all cores"  # pip would take one core, and twice its time
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # some packages hold files for other Pythons
 	@touch $@
 
 $(DEV): $(QUICKSTART)
 	$(PIP_INSTALL) -e '.[quickstart,dev]'
-	@$(COMPILE)
 	@touch $@

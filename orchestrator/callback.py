@@ -8,6 +8,7 @@ from typing import Any
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
+from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.layout import TaskFolder
@@ -33,6 +34,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
     def __reduce__(self) -> tuple[Any, ...]:
         return _active_callback, ()
 
+    @override
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial begins, is retried, or goes on."""
         values = {key: self._space.search[key].clean(value) for key, value in trial.config.items()}
@@ -40,6 +42,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
         self._clocks[trial.trial_id] = monotonic() - known.seconds
         self._observer.trial_started(self._keep(known, status="running"))
 
+    @override
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -53,6 +56,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
             changes |= {"metrics": measured, "student": result["student"]}
         self._observer.trial_epoch(self._keep(known, **changes), measured)
 
+    @override
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has come to its end, or the scheduler stopped it."""
         last = trial.last_result or {}
@@ -61,6 +65,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
         else:
             self._end(trial, "finished" if last.get("finished") else "stopped")
 
+    @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed for good."""
         self._end(trial, "failed", failure_reason(trial.get_pickled_error()))

@@ -6,6 +6,7 @@ from time import monotonic
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.results import SHORT_NAMES, StageResult, TaskResults, TrialResult
@@ -35,6 +36,7 @@ class Display(Observer):
         self._epochs_now = 0
         self._last_summary = float("-inf")
 
+    @override
     def task_started(self, data: TaskData, resumed: bool) -> None:
         train, validation = len(data.train.texts), len(data.validation.texts)
         verb = "goes on" if resumed else "begins"
@@ -43,32 +45,38 @@ class Display(Observer):
             self._status = self._console.status("starting Ray")
             self._status.start()
 
+    @override
     def stage_started(self, stage: str) -> None:
         self._show(STAGES[stage])
 
+    @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         text = (
             f"{STAGES[stage]}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {_percent(report['score'])}"
         )
         self._show(text)
 
+    @override
     def stage_finished(self, result: StageResult) -> None:
         name = result.name.replace("_", " ")
         score = f"score {_percent(result.metrics['score'])}" if "score" in result.metrics else "ready"
         origin = "taken over from an earlier sweep" if result.taken_over else f"took {_clock(result.seconds)}"
         self._line(f"{name}: {score}, {origin}")
 
+    @override
     def trial_started(self, trial: TrialResult) -> None:
         if self._trials_start is None:
             self._trials_start = monotonic()
         self._running[trial.trial] = trial
         self._show_trials()
 
+    @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
         self._running[trial.trial] = trial
         self._epochs_now += 1
         self._show_trials()
 
+    @override
     def trial_ended(self, trial: TrialResult) -> None:
         self._running.pop(trial.trial, None)
         self._ended[trial.trial] = trial
@@ -80,6 +88,7 @@ class Display(Observer):
         self._line(f"trial {len(self._ended)} of {self._trials} ({trial.name}): {outcome}")
         self._show_trials()
 
+    @override
     def task_ended(self, finished: bool) -> None:
         if self._status is not None:
             self._status.stop()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -101,7 +102,7 @@ def _run_tasks(
 ) -> bool:
     """One task after another; returns whether all came to their end."""
     resources = space.resources
-    with local_ray():
+    with local_ray(), _sigterm_as_ctrl_c():
         refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
         for task in space.tasks:
             data = prepared.get(task) or load_task(task, space.data)
@@ -231,6 +232,22 @@ class _LazyHost:
             cpus = most_cpus_per_rank(resources.ranks)
         host = hosted_gang(WORKER, resources.ranks, cpus, resources.gpus_per_rank)
         return ray_caller(self._stack.enter_context(host))
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """A scheduler's or service manager's SIGTERM ends the sweep as cleanly as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is for what a shell runs in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

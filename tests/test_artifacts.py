@@ -25,7 +25,7 @@ def test_created_artifact_is_found_by_equal_inputs(tmp_path: Path) -> None:
 
 def test_failure_leaves_nothing(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    with pytest.raises(RuntimeError, match="no luck"), store.create("teacher", INPUTS) as folder:  # noqa: PT012 - the block is the subject
+    with pytest.raises(RuntimeError, match="no luck"), store.create("teacher", INPUTS) as folder:  # noqa: PT012
         (folder / "weights").write_text("half")
         raise RuntimeError("no luck")
     assert store.find("teacher", INPUTS) is None

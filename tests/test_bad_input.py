@@ -294,7 +294,7 @@ except SystemExit as end:
 
 def measured(*arguments: str) -> tuple[int, float, list[str], str]:
     """Exit code, seconds, heavy modules that were imported, and stderr of a command line in a process of its own."""
-    run = subprocess.run(  # noqa: S603 - our own interpreter and arguments
+    run = subprocess.run(
         [sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=True, timeout=60
     )
     code, seconds, *heavy = run.stdout.splitlines()[-1].split()

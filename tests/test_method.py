@@ -48,7 +48,12 @@ def test_scores_of_examples_equal_scores_of_batches_of_one(kind: Kind) -> None:
     pair = golden(kind)
     batch = pair.batches()[0]
     singles = [
-        type(batch)(batch.indices[i : i + 1], {k: v[i : i + 1] for k, v in batch.inputs.items()}, batch.labels[i : i + 1], batch.weights[:1])
+        type(batch)(
+            batch.indices[i : i + 1],
+            {k: v[i : i + 1] for k, v in batch.inputs.items()},
+            batch.labels[i : i + 1],
+            batch.weights[:1],
+        )
         for i in range(8)
     ]
     together = score_units(pair.teacher, pair.student, [batch], kind, 2.0, "example")
@@ -171,7 +176,9 @@ def test_more_sparsity_removes_a_superset(kind: Kind, seed: int, interpolation: 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e3), sparsity=st.floats(0, 0.99))
-def test_the_scale_of_a_score_does_not_change_what_is_removed(kind: Kind, seed: int, scale: float, sparsity: float) -> None:
+def test_the_scale_of_a_score_does_not_change_what_is_removed(
+    kind: Kind, seed: int, scale: float, sparsity: float
+) -> None:
     rng = np.random.default_rng(seed)
     parts = [torch.from_numpy(rng.uniform(0.1, 1, shape)) for shape in ((3, 4), (3, 48), (3, 4), (3, 48))]
     scaled = UnitScores(parts[0] * scale, parts[1] * scale, parts[2], parts[3]).knowledge(0.4)

@@ -449,5 +449,5 @@ load_task({generated.NAME!r}, DataConfig(source="generated"))
 print([module for module in {HEAVY} if module in sys.modules])
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (our own program)
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

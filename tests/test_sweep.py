@@ -74,7 +74,7 @@ def test_a_teacher_runs_once_for_each_set_of_removed_units(swept: Swept) -> None
         (trial.values["interpolation"], trial.values["sparsity"]): trial.metrics["teacher_examples"]
         for trial in swept.trials("finished")
     }
-    logits = [path for path in swept.storage.artifacts.glob("logits-*")]
+    logits = list(swept.storage.artifacts.glob("logits-*"))
     assert len(logits) == 3  # dense, and one for each interpolation at sparsity 0.5
     assert examples[0.0, 0.0] == examples[1.0, 0.0] == 0  # the trial student's dense logits were there
     assert set(examples.values()) <= {0.0, 160.0}
@@ -128,7 +128,9 @@ def test_best_prints_and_exports_a_folder_that_transformers_loads(swept: Swept, 
 
 
 def test_second_sweep_takes_everything_over(swept: Swept) -> None:
-    done = stkd("sweep", "--space", swept.space, "--set", "search.training.learning_rate=null", "--set", "trials.count=4")
+    done = stkd(
+        "sweep", "--space", swept.space, "--set", "search.training.learning_rate=null", "--set", "trials.count=4"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("taken over from an earlier sweep") == 4
     second = read_results(swept.storage.find_sweep())["remarks"]

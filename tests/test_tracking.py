@@ -456,5 +456,5 @@ def test_the_default_store_lies_in_the_storage_folder(tmp_path: Path, monkeypatc
 
 def test_tracking_imports_neither_mlflow_nor_ray() -> None:
     code = "import sys, stkd.orchestrator.tracking; print({'mlflow', 'ray', 'torch'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -1,7 +1,5 @@
 """The one loop: what must not change a student (ranks, accumulation, padding, a cache), and what must stop it."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,13 @@ import deepspeed
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from rank_processes import RankProcesses
 from tiny import (
     REGRESSION,
     TASK,
     Case,
     Course,
-    RankProcesses,
     assert_same_course,
     cpu_only,
     tiny_case,
@@ -58,13 +57,13 @@ def alone(case: Case) -> Course:
     return train(ONE, case, tiny_training())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def two_ranks() -> Iterator[RankProcesses]:
     with RankProcesses(2) as processes:
         yield processes
 
 
-# --- ranks and accumulation
+# --- batches and their parts
 
 
 def test_a_training_learns_its_examples(tmp_path: Path) -> None:
@@ -73,18 +72,6 @@ def test_a_training_learns_its_examples(tmp_path: Path) -> None:
     assert len(course.losses) == 12 * 4
     assert course.logits.shape == (EXAMPLES, 2)
     assert (course.logits.argmax(axis=1) == case.train.labels).mean() > 0.9
-
-
-@cpu_only
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_ranks_follow_the_course_of_one(
-    case: Case, alone: Course, two_ranks: RankProcesses, accumulation: int
-) -> None:
-    first, second = two_ranks.call(train, case, tiny_training(accumulation=accumulation))
-    assert_same_course(alone, first, 1e-4)
-    assert first.losses == second.losses
-    assert np.array_equal(first.logits, second.logits)
-    assert all(np.array_equal(weight, second.weights[name]) for name, weight in first.weights.items())
 
 
 def test_four_micro_batches_follow_the_course_of_one_batch(case: Case, alone: Course) -> None:
@@ -98,20 +85,6 @@ def test_clipping_is_of_the_whole_gradient_and_bites(case: Case) -> None:
     )
     assert np.abs(np.subtract(free.losses, clipped.losses)).max() > 1e-3
     assert_same_course(clipped, accumulated, 1e-4)
-
-
-@cpu_only
-def test_clipping_on_two_ranks(case: Case, two_ranks: RankProcesses) -> None:
-    training = tiny_training(epochs=1, gradient_clipping=0.05)
-    assert_same_course(train(ONE, case, training), two_ranks.call(train, case, training)[0], 1e-4)
-
-
-@cpu_only
-def test_stage_two_on_two_ranks(case: Case, two_ranks: RankProcesses) -> None:
-    training = tiny_training(epochs=1)
-    stage_two = {"zero_optimization": {"stage": 2}}
-    course = two_ranks.call(train, case, training, None, stage_two)[0]
-    assert_same_course(train(ONE, case, training), course, 1e-4)
 
 
 # --- the same seed
@@ -221,21 +194,6 @@ def test_the_step_is_right_although_only_some_steps_look(
     training.engine.close()
 
 
-@cpu_only
-def test_every_rank_hears_of_a_loss_that_only_one_saw(case: Case, two_ranks: RankProcesses) -> None:
-    messages = two_ranks.call(message_of_a_loss_gone_bad_on_the_second_rank, case)
-    assert messages == ["the loss is nan at step 1 of epoch 1"] * 2
-
-
-def message_of_a_loss_gone_bad_on_the_second_rank(ranks: Ranks, case: Case) -> str:
-    def losses(logits: Tensor, batch: Batch) -> Tensor:
-        return task_losses(logits, batch.labels, "classification") * (1.0 if ranks.is_first else float("nan"))
-
-    with pytest.raises(NonFiniteLossError) as failure:
-        train(ranks, case, tiny_training(epochs=1), losses)
-    return str(failure.value)
-
-
 # --- DeepSpeed
 
 
@@ -270,7 +228,11 @@ def test_a_batch_smaller_than_ranks_times_accumulation_is_no_mistake() -> None:
 
 
 def test_every_key_of_the_users_section_reaches_deepspeed(case: Case) -> None:
-    overrides = {"zero_optimization": {"stage": 2, "overlap_comm": False}, "gradient_clipping": 0.3, "prescale_gradients": True}
+    overrides = {
+        "zero_optimization": {"stage": 2, "overlap_comm": False},
+        "gradient_clipping": 0.3,
+        "prescale_gradients": True,
+    }
     settings = deepspeed_settings(tiny_training(), ONE, overrides)
     assert overrides.items() <= settings.items()
     assert "gradient_accumulation_steps" in settings
@@ -282,7 +244,11 @@ def test_every_key_of_the_users_section_reaches_deepspeed(case: Case) -> None:
 def test_no_weight_decay_on_biases_and_norms(case: Case) -> None:
     model = case.load().to(ONE.device)
     engine = Engine(model, tiny_training(weight_decay=0.2), 4, ONE, {})
-    decay = {id(weight): group["weight_decay"] for group in engine._engine.optimizer.param_groups for weight in group["params"]}
+    decay = {
+        id(weight): group["weight_decay"]
+        for group in engine._engine.optimizer.param_groups
+        for weight in group["params"]
+    }
     plain = {name for name, weight in model.named_parameters() if decay[id(weight)] == 0.0}
     assert plain == {name for name, _ in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name}
     assert set(decay.values()) == {0.0, 0.2}
@@ -330,18 +296,62 @@ def test_predictions_come_in_the_splits_own_order(case: Case, batch_size: int) -
     assert not model.training
 
 
+@pytest.mark.parametrize("examples", [1, 3, 5])
+def test_latency_is_measured_on_however_few_examples(case: Case, examples: int) -> None:
+    few = case.train.subset(np.arange(examples))
+    assert 0 < milliseconds_per_example(case.load().to(ONE.device), few, ONE.device) < 1000
+
+
+# --- two ranks, last, when their processes have started
+
+
 @cpu_only
-def test_two_ranks_predict_what_one_does(case: Case, alone: Course, two_ranks: RankProcesses) -> None:
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_ranks_follow_the_course_of_one(
+    case: Case, alone: Course, two_ranks: RankProcesses, accumulation: int
+) -> None:
+    first, second = two_ranks.call(train, case, tiny_training(accumulation=accumulation))
+    assert_same_course(alone, first, 1e-4)
+    assert first.losses == second.losses
+    assert np.array_equal(first.logits, second.logits)
+    assert all(np.array_equal(weight, second.weights[name]) for name, weight in first.weights.items())
+
+
+@cpu_only
+def test_clipping_on_two_ranks(case: Case, two_ranks: RankProcesses) -> None:
+    training = tiny_training(epochs=1, gradient_clipping=0.05)
+    assert_same_course(train(ONE, case, training), two_ranks.call(train, case, training)[0], 1e-4)
+
+
+@cpu_only
+def test_stage_two_on_two_ranks(case: Case, two_ranks: RankProcesses) -> None:
+    training = tiny_training(epochs=1)
+    stage_two = {"zero_optimization": {"stage": 2}}
+    course = two_ranks.call(train, case, training, None, stage_two)[0]
+    assert_same_course(train(ONE, case, training), course, 1e-4)
+
+
+@cpu_only
+def test_every_rank_hears_of_a_loss_that_only_one_saw(case: Case, two_ranks: RankProcesses) -> None:
+    messages = two_ranks.call(message_of_a_loss_gone_bad_on_the_second_rank, case)
+    assert messages == ["the loss is nan at step 1 of epoch 1"] * 2
+
+
+def message_of_a_loss_gone_bad_on_the_second_rank(ranks: Ranks, case: Case) -> str:
+    def losses(logits: Tensor, batch: Batch) -> Tensor:
+        return task_losses(logits, batch.labels, "classification") * (1.0 if ranks.is_first else float("nan"))
+
+    with pytest.raises(NonFiniteLossError) as failure:
+        train(ranks, case, tiny_training(epochs=1), losses)
+    return str(failure.value)
+
+
+@cpu_only
+def test_two_ranks_predict_what_one_does(case: Case, two_ranks: RankProcesses) -> None:
     expected = predict(case.load(), case.train, ONE, 16).numpy()
     for logits in two_ranks.call(predict_on_rank, case):
         np.testing.assert_allclose(logits, expected, atol=1e-6, rtol=0)
 
 
-def predict_on_rank(ranks: Ranks, case: Case) -> Any:
+def predict_on_rank(ranks: Ranks, case: Case) -> NDArray[np.float32]:
     return predict(case.load(), case.train, ranks, 16).numpy()
-
-
-@pytest.mark.parametrize("examples", [1, 3, 5])
-def test_latency_is_measured_on_however_few_examples(case: Case, examples: int) -> None:
-    few = case.train.subset(np.arange(examples))
-    assert 0 < milliseconds_per_example(case.load().to(ONE.device), few, ONE.device) < 1000

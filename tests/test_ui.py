@@ -33,13 +33,13 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
 def test_the_ui_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     code = f"from stkd.orchestrator.ui import *; sys.exit(serve_ui(Path({str(tmp_path)!r}), None))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)  # noqa: S603
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("MLflow UI: http://127.0.0.1:")
         assert line.endswith("  (Ctrl-C ends it)\n")
-        with urlopen(line.split()[2]) as answer:  # noqa: S310
+        with urlopen(line.split()[2]) as answer:
             assert answer.status == 200
         [group] = groups_of_children(process.pid)
         assert group != os.getpgrp()
@@ -68,4 +68,4 @@ def test_sigterm_ends_it_as_ctrl_c_does() -> None:
 
 def groups_of_children(parent: int) -> set[int]:
     command = ["/bin/ps", "-o", "pgid=", "--ppid", str(parent)]
-    return {int(line) for line in subprocess.run(command, capture_output=True, check=True).stdout.split()}  # noqa: S603
+    return {int(line) for line in subprocess.run(command, capture_output=True, check=True).stdout.split()}

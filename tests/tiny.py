@@ -1,14 +1,10 @@
 """Tiny models, tokenizers and data made in code: real ones in every respect but size."""
 
-import multiprocessing
 import random
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +18,7 @@ from stkd.trainers.examples import Examples
 from stkd.trainers.job import TRAIN, encode_task
 from stkd.trainers.loop import LossFunction, Training, label_loss, predict
 from stkd.trainers.models import load_saved
-from stkd.trainers.ranks import Ranks, connect, join, leave, open_port
+from stkd.trainers.ranks import Ranks
 from stkd.trainers.sources import TaskData
 from stkd.trainers.tasks import Task
 
@@ -37,7 +33,7 @@ def tiny_examples(count: int, seed: int, regression: bool = False) -> Examples:
     texts, labels = [], []
     for _ in range(count):
         label = rng.randrange(2)
-        words = rng.choices(FILLERS, k=rng.randint(2, 9)) + [rng.choice(GOOD if label else BAD)]
+        words = [*rng.choices(FILLERS, k=rng.randint(2, 9)), rng.choice(GOOD if label else BAD)]
         rng.shuffle(words)
         texts.append(" ".join(words))
         labels.append(label)
@@ -47,7 +43,10 @@ def tiny_examples(count: int, seed: int, regression: bool = False) -> Examples:
 def tiny_data(train: int = 96, validation: int = 32, task: Task = TASK) -> TaskData:
     regression = task.kind == "regression"
     return TaskData(
-        task, tiny_examples(train, 1, regression), tiny_examples(validation, 2, regression), f"tiny-{train}-{validation}"
+        task,
+        tiny_examples(train, 1, regression),
+        tiny_examples(validation, 2, regression),
+        f"tiny-{train}-{validation}",
     )
 
 
@@ -100,7 +99,8 @@ def tiny_case(folder: Path, train: int = 96, layers: int = 3, dropout: float = 0
 
 def tiny_training(**changes: Any) -> TrainingConfig:
     """Big steps for tiny models, in plain fp32."""
-    return TrainingConfig(**{"epochs": 3, "learning_rate": 2e-3, "precision": "fp32", "max_length": 16} | changes)
+    settings: dict[str, Any] = {"epochs": 3, "learning_rate": 2e-3, "precision": "fp32", "max_length": 16}
+    return TrainingConfig(**settings | changes)
 
 
 @dataclass(frozen=True)
@@ -141,46 +141,6 @@ def assert_same_course(left: Course, right: Course, tolerance: float) -> None:
             np.testing.assert_allclose(weight, right.weights[name], rtol=0, atol=tolerance, err_msg=name)
 
 
-Answer = TypeVar("Answer")
-cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="about the CPU: a GPU serves one rank, and sums in any order")
-
-
-class RankProcesses:
-    """Ranks in processes of their own, joined over loopback; they know `stkd.trainers` and no more."""
-
-    def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["stkd.trainers.worker", "transformers.models.bert.modeling_bert"])
-        self._ranks = [Ranks(rank, size) for rank in range(size)]
-        self._store = open_port("127.0.0.1")
-        self._processes = [
-            ProcessPoolExecutor(1, context, _join_ranks, (ranks, self._store.port)) for ranks in self._ranks
-        ]
-
-    def call(self, work: Callable[..., Answer], *arguments: Any) -> list[Answer]:
-        """Run `work(ranks, *arguments)` on every rank at once; what each of them returned."""
-        calls = [
-            process.submit(_on_rank, work, ranks, *arguments)
-            for process, ranks in zip(self._processes, self._ranks, strict=True)
-        ]
-        return [call.result(timeout=120) for call in calls]
-
-    def __enter__(self) -> "RankProcesses":
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for process in self._processes:
-            process.shutdown(cancel_futures=True)
-
-
-def _join_ranks(ranks: Ranks, port: int) -> None:
-    torch.set_num_threads(1)
-    join(ranks, connect("127.0.0.1", port))
-
-
-def _on_rank(work: Callable[..., Answer], ranks: Ranks, *arguments: Any) -> Answer:
-    with ExitStack() as on_failure:
-        on_failure.callback(leave)  # or the other rank would wait for this one
-        answer = work(ranks, *arguments)
-        on_failure.pop_all()
-    return answer
+cpu_only = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="about the CPU: a GPU serves one rank, and sums in any order"
+)

@@ -108,9 +108,7 @@ class Job:
 
     def _milliseconds(self) -> float:
         if self._latency is None:
-            self._latency = milliseconds_per_example(
-                self._training.engine.model, self._validation, self._ranks.device
-            )
+            self._latency = milliseconds_per_example(self._training.engine.model, self._validation, self._ranks.device)
         return self._latency
 
     def save_model(self, folder: Path) -> None:
@@ -156,7 +154,7 @@ def evaluate_model(folder: Path, task: Task, data: Path, ranks: Ranks) -> dict[s
 
 
 def save_logits(teacher: Path, mask: UnitMask | None, data: Path, ranks: Ranks, folder: Path) -> int:
-    """Raw logits of the sliced teacher (None: the dense one) on the training split; returns how many examples it has."""
+    """Write the logits of the sliced teacher (None: the dense one) on the training split; returns how many they are."""
     model = load_saved(teacher)
     model = (model if mask is None else sliced(model, mask)).to(ranks.device)
     train = EncodedExamples.load(data / TRAIN)

@@ -32,6 +32,11 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 def load_classifier(model: str, task: Task, seed: int) -> PreTrainedModel:
     """A classifier for the task, in fp32 and eval mode; its head is a new, seeded one where the checkpoint has none."""
+    return _load(model, task, seed)[0]
+
+
+def _load(model: str, task: Task, seed: int) -> tuple[PreTrainedModel, set[str]]:
+    """The classifier, and the names of the weights that its checkpoint lacks."""
     source = resolve_model(model)
     config = AutoConfig.from_pretrained(source)
     config.num_labels = task.outputs
@@ -40,22 +45,28 @@ def load_classifier(model: str, task: Task, seed: int) -> PreTrainedModel:
         config.label2id = {name: number for number, name in enumerate(task.class_names)}
     config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
     torch.manual_seed(seed)
-    classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+    classifier, found = AutoModelForSequenceClassification.from_pretrained(
+        source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
     family_of(classifier)
-    return classifier.eval()
+    return classifier.eval(), set(found["missing_keys"])
 
 
 def load_fine_tuned(model: str, task: Task) -> PreTrainedModel:
-    """A classifier that was fine-tuned for the task elsewhere; raises UserError where its head does not fit."""
+    """A classifier that was fine-tuned for the task elsewhere; raises UserError where it has no fitting head."""
     outputs = AutoConfig.from_pretrained(resolve_model(model)).num_labels
     if outputs != task.outputs:
         raise UserError(
             f"teacher.model {model!r} has {outputs} outputs, but task {task.name} needs {task.outputs}; "
             f"set teacher.finetune to train it, or name a model that was fine-tuned for {task.name}"
         )
-    return load_classifier(model, task, seed=0)
+    classifier, missing = _load(model, task, seed=0)
+    if missing:
+        raise UserError(
+            f"teacher.model {model!r} lacks the weights {', '.join(sorted(missing))}: it was not fine-tuned for "
+            f"{task.name}; set teacher.finetune to train it"
+        )
+    return classifier
 
 
 def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:

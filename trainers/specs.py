@@ -1,4 +1,7 @@
-"""What a training job is told, and what it answers. Nothing heavy is imported here: whoever plans jobs need not be able to run them."""
+"""What a training job is told, and what it answers.
+
+Nothing heavy is imported here: whoever plans jobs need not be able to run them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +14,7 @@ from stkd.trainers.tasks import Task
 
 @dataclass(frozen=True)
 class Distillation:
-    """What makes a job a distillation: the teacher's folder, its logits on the training split, and how to learn from them."""
+    """What makes a job a distillation: the teacher, its logits on the training split, and how to learn from them."""
 
     teacher: Path
     logits: Path

@@ -98,34 +98,26 @@ def _keep_heads(layer: nn.Module, family: EncoderFamily, heads: Tensor) -> None:
     output = linear(layer, family.attention_output)
     channels = heads.repeat_interleave(output.in_features // len(heads)).nonzero().flatten()
     for path in (family.query, family.key, family.value):
-        layer.set_submodule(path, _rows(linear(layer, path), channels))
-    layer.set_submodule(family.attention_output, _columns(output, channels))
+        _keep_rows(linear(layer, path), channels)
+    _keep_columns(output, channels)
     if not heads.any():
         layer.set_submodule(family.attention, NoHeads())
 
 
 def _keep_neurons(layer: nn.Module, family: EncoderFamily, neurons: Tensor) -> None:
     kept = neurons.nonzero().flatten()
-    layer.set_submodule(family.neurons, _rows(linear(layer, family.neurons), kept))
-    layer.set_submodule(family.neurons_output, _columns(linear(layer, family.neurons_output), kept))
+    _keep_rows(linear(layer, family.neurons), kept)
+    _keep_columns(linear(layer, family.neurons_output), kept)
 
 
-def _rows(projection: nn.Linear, kept: Tensor) -> nn.Linear:
+def _keep_rows(projection: nn.Linear, kept: Tensor) -> None:
     kept = kept.to(projection.weight.device)
-    return _linear_from(projection.weight[kept], None if projection.bias is None else projection.bias[kept])
+    projection.out_features = len(kept)
+    projection.weight = nn.Parameter(projection.weight.detach()[kept])
+    if projection.bias is not None:
+        projection.bias = nn.Parameter(projection.bias.detach()[kept])
 
 
-def _columns(projection: nn.Linear, kept: Tensor) -> nn.Linear:
-    return _linear_from(projection.weight[:, kept.to(projection.weight.device)], projection.bias)
-
-
-def _linear_from(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    outputs, inputs = weight.shape
-    # made without storage first, so that no random numbers are drawn for weights that are overwritten at once
-    empty = nn.Linear(inputs, outputs, bias=bias is not None, device="meta", dtype=weight.dtype)
-    projection = empty.to_empty(device=weight.device)
-    with torch.no_grad():
-        projection.weight.copy_(weight)
-        if bias is not None:
-            projection.bias.copy_(bias)
-    return projection
+def _keep_columns(projection: nn.Linear, kept: Tensor) -> None:
+    projection.in_features = len(kept)
+    projection.weight = nn.Parameter(projection.weight.detach()[:, kept.to(projection.weight.device)])

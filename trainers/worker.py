@@ -25,9 +25,7 @@ class Worker:
         self._job: Job | None = None
         self._store: torch.distributed.TCPStore | None = None
         if size > 1:
-            self._store = (
-                process_group.open_port(host) if port is None else process_group.connect(host, port)
-            )
+            self._store = process_group.open_port(host) if port is None else process_group.connect(host, port)
 
     @property
     def port(self) -> int | None:
@@ -104,7 +102,14 @@ class Worker:
         return save_logits(teacher, mask, data, self._ranks, folder)
 
     def save_scores(
-        self, teacher: Path, trial_student: Path, task: Task, data: Path, settings: ScoringConfig, seed: int, folder: Path
+        self,
+        teacher: Path,
+        trial_student: Path,
+        task: Task,
+        data: Path,
+        settings: ScoringConfig,
+        seed: int,
+        folder: Path,
     ) -> None:
         """Score the teacher's units and write the scores; the first rank does it alone."""
         if self._ranks.is_first:
