@@ -12,6 +12,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from stkd.cluster.gang import GangHost
 
+LOOPBACK = "127.0.0.2"
+"""Of the loopback addresses, one that Ray takes as it is: it replaces 127.0.0.1 by the address that others see."""
+
 
 class PlacementError(ValueError):
     """What was asked for can never be placed."""
@@ -26,7 +29,7 @@ def local_ray() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
+        _node_ip_address=LOOPBACK,
     )
     try:
         yield

@@ -114,7 +114,8 @@ class Display(Observer):
         per_epoch = (monotonic() - self._trials_start) / self._epochs_now
         per_trial = ended_epochs / len(self._ended)
         begun = sum(trial.epochs for trial in self._running.values())
-        return max(0.0, (self._trials - len(self._ended)) * per_trial - begun) * per_epoch
+        expected = (self._trials - len(self._ended)) * per_trial - begun
+        return max(0.5 * len(self._running), expected) * per_epoch
 
     def _show_trials(self) -> None:
         """The summary; where each one is a line of its own, at most one in a while."""

@@ -28,7 +28,14 @@ from stkd.trainers.tasks import TASKS, Task, did_you_mean, find_task
 SEARCHED_SECTIONS: dict[str, type[Config]] = {"distillation": DistillationConfig, "training": TrainingConfig}
 BARE_KEYS = tuple(DistillationConfig.model_fields)
 """Search keys that may stand without their section `distillation`."""
-SEARCH_KEYS = (*BARE_KEYS, *(f"{name}.{key}" for name, kind in SEARCHED_SECTIONS.items() for key in kind.model_fields))
+BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+"""What DeepSpeed would take from its own section, past the training settings."""
+FIXED_KEYS = ("training.max_length",)
+"""Not searched: a task is tokenised once."""
+SEARCH_KEYS = (
+    *BARE_KEYS,
+    *sorted({f"{name}.{key}" for name, kind in SEARCHED_SECTIONS.items() for key in kind.model_fields} - {*FIXED_KEYS}),
+)
 
 
 class MisplacedError(ValueError):
@@ -198,7 +205,7 @@ class Space(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for check in (_check_tasks, _check_data, _check_search, _check_trials, _check_batches):
+        for check in (_check_tasks, _check_data, _check_search, _check_trials, _check_batches, _check_lengths):
             check(self)
         return self
 
@@ -300,6 +307,22 @@ def _check_batches(space: Space) -> None:
     finetune = space.teacher.finetune
     if finetune:
         _check_batch(("teacher", "finetune", "batch_size"), finetune.batch_size, finetune.accumulation, ranks)
+
+    for key in BATCH_KEYS:
+        if key in space.deepspeed:
+            raise MisplacedError(
+                ("deepspeed", key), "follows from training.batch_size and training.accumulation; set those"
+            )
+
+
+def _check_lengths(space: Space) -> None:
+    """A task is tokenised once, for its teacher and all its students."""
+    finetune, longest = space.teacher.finetune, space.training.max_length
+    if finetune and finetune.max_length != longest:
+        raise MisplacedError(
+            ("teacher", "finetune", "max_length"),
+            f"must equal training.max_length, which is {longest}, since teacher and students read the same tokens",
+        )
 
 
 def _check_batch(key: Key, batch_size: int, accumulation: int, ranks: int) -> None:

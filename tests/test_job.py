@@ -231,11 +231,6 @@ def test_a_resumed_job_ends_as_the_undisturbed_one(case: Case, logits: Path, tmp
     assert_resumes(ONE, spec, tmp_path)
 
 
-@cpu_only
-def test_two_ranks_resume_too(case: Case, logits: Path, tmp_path: Path, two_ranks: RankProcesses) -> None:
-    two_ranks.call(assert_resumes, distilling(case, logits, tiny_training(epochs=3)), tmp_path)
-
-
 def assert_resumes(ranks: Ranks, spec: JobSpec, folder: Path) -> None:
     undisturbed = Job(spec, ranks)
     undisturbed.run_epoch()
@@ -316,6 +311,44 @@ def test_scores_come_from_a_seeded_sample_and_not_from_its_batches(case: Case, t
 # --- a rank's verbs
 
 
+def test_a_rank_outlives_a_job_that_blew_up(case: Case) -> None:
+    worker = Worker(0, 1, "127.0.0.1", None, threads=1)
+    worker.begin(fine_tuning(case, tiny_training(learning_rate=1e30, warmup=0.0)))
+    report = worker.run_epoch()
+    assert report.failure.endswith("at step 2 of epoch 1")
+    assert report.done
+    assert not report.improved
+    worker.begin(fine_tuning(case, tiny_training(epochs=1)))
+    assert not worker.run_epoch().failure
+    worker.end()
+    worker.end()
+    assert worker.port is None
+
+
+def test_masks_are_named_by_what_they_remove(tmp_path: Path) -> None:
+    random_scores().save(tmp_path / SCORES)
+    worker = Worker(0, 1, "127.0.0.1", None, threads=1)
+    names = [worker.mask_fingerprint(tmp_path, 0.5, sparsity) for sparsity in (0.0, 0.001, 0.3, 0.3001, 0.6)]
+    assert names[:2] == ["dense", "dense"]
+    assert names[2] == names[3]
+    assert len(set(names)) == 3
+
+
+def test_a_teacher_that_is_fine_tuned_already_is_adopted(case: Case, tmp_path: Path) -> None:
+    measured = Worker(0, 1, "127.0.0.1", None, threads=1).adopt(str(case.model), TASK, case.data, tmp_path)
+    assert measured == evaluate_model(tmp_path, TASK, case.data, ONE)
+    left, right = weights_of(replace(case, model=tmp_path).load()), weights_of(case.load())
+    assert all(np.array_equal(weight, right[name]) for name, weight in left.items())
+
+
+# --- two ranks, last, when their processes have started
+
+
+@cpu_only
+def test_two_ranks_resume_too(case: Case, logits: Path, tmp_path: Path, two_ranks: RankProcesses) -> None:
+    two_ranks.call(assert_resumes, distilling(case, logits, tiny_training(epochs=3)), tmp_path)
+
+
 @cpu_only
 def test_all_stages_run_on_two_ranks_without_ray_or_mlflow(tmp_path: Path, two_ranks: RankProcesses) -> None:
     model = tiny_teacher(tmp_path / "model")
@@ -360,33 +393,3 @@ def run_all_stages(ranks: Ranks, port: int, model: str, folders: dict[str, Path]
     student = distil(folders["sparse"], folders["student"])
     missing = sum(sys.modules[name] is None for name in ("ray", "mlflow"))
     return {"teacher": teacher, "student": student, "read": read, "missing": missing}
-
-
-def test_a_rank_outlives_a_job_that_blew_up(case: Case) -> None:
-    worker = Worker(0, 1, "127.0.0.1", None, threads=1)
-    worker.begin(fine_tuning(case, tiny_training(learning_rate=1e30, warmup=0.0)))
-    report = worker.run_epoch()
-    assert report.failure.endswith("at step 2 of epoch 1")
-    assert report.done
-    assert not report.improved
-    worker.begin(fine_tuning(case, tiny_training(epochs=1)))
-    assert not worker.run_epoch().failure
-    worker.end()
-    worker.end()
-    assert worker.port is None
-
-
-def test_masks_are_named_by_what_they_remove(tmp_path: Path) -> None:
-    random_scores().save(tmp_path / SCORES)
-    worker = Worker(0, 1, "127.0.0.1", None, threads=1)
-    names = [worker.mask_fingerprint(tmp_path, 0.5, sparsity) for sparsity in (0.0, 0.001, 0.3, 0.3001, 0.6)]
-    assert names[:2] == ["dense", "dense"]
-    assert names[2] == names[3]
-    assert len(set(names)) == 3
-
-
-def test_a_teacher_that_is_fine_tuned_already_is_adopted(case: Case, tmp_path: Path) -> None:
-    measured = Worker(0, 1, "127.0.0.1", None, threads=1).adopt(str(case.model), TASK, case.data, tmp_path)
-    assert measured == evaluate_model(tmp_path, TASK, case.data, ONE)
-    left, right = weights_of(replace(case, model=tmp_path).load()), weights_of(case.load())
-    assert all(np.array_equal(weight, right[name]) for name, weight in left.items())

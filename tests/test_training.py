@@ -111,6 +111,15 @@ def test_dropout_is_on_in_training_and_off_in_prediction(tmp_path: Path, alone: 
     training.engine.close()
 
 
+def test_dropout_draws_anew_in_every_epoch(tmp_path: Path) -> None:
+    case = tiny_case(tmp_path, train=EXAMPLES, dropout=0.2)
+    one_example = case.train.subset(np.asarray([0]))
+    still = tiny_training(learning_rate=1e-12, batch_size=1)
+    training = Training(case.load(), one_example, label_loss("classification"), still, ONE, {})
+    assert len({loss for _ in range(3) for loss in training.run_epoch()}) == 3
+    training.engine.close()
+
+
 # --- the teacher
 
 

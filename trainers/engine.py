@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from stkd.trainers.batches import Batch
 from stkd.trainers.config import TrainingConfig
+from stkd.trainers.lean_imports import unimportable
 from stkd.trainers.ranks import Ranks, join
+
+with unimportable("mlflow"):  # its autotuner would import it: seconds in every rank, for nothing
+    import deepspeed
 
 NO_WEIGHT_DECAY = ("bias", "LayerNorm.weight")
 

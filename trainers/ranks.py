@@ -53,6 +53,7 @@ def connect(host: str, port: int) -> distributed.TCPStore:
 def join(ranks: Ranks, store: distributed.Store | None = None) -> None:
     """Form the process group that DeepSpeed finds ready: over `store`, or alone and without a port where it is None."""
     if distributed.is_initialized():
+        assert distributed.get_world_size() == ranks.size, "this process already belongs to ranks of another number"
         return
     _allow_machines_without_compiler()
     # DeepSpeed looks for MPI unless these stand in the environment; it never connects to the address itself
