@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from rich.console import Console
-from rich.status import Status
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typing_extensions import override
 
@@ -29,7 +29,7 @@ class Display(Observer):
     def __init__(self, console: Console, trials: int) -> None:
         self._console, self._trials = console, trials
         self._start = monotonic()
-        self._status: Status | None = None
+        self._live: Progress | None = None
         self._trials_start: float | None = None
         self._running: dict[str, TrialResult] = {}
         self._ended: dict[str, TrialResult] = {}
@@ -42,8 +42,10 @@ class Display(Observer):
         verb = "goes on" if resumed else "begins"
         self._line(f"{data.task.name} {verb}: {train:,} training and {validation:,} validation examples")
         if self._console.is_terminal:
-            self._status = self._console.status("starting Ray")
-            self._status.start()
+            columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+            self._live = Progress(*columns, console=self._console, transient=True)
+            self._live.add_task("starting", total=None)
+            self._live.start()
 
     @override
     def stage_started(self, stage: str) -> None:
@@ -90,9 +92,9 @@ class Display(Observer):
 
     @override
     def task_ended(self, finished: bool) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def _summary(self) -> str:
         """Trials done and running, best so far, time left."""
@@ -119,14 +121,14 @@ class Display(Observer):
 
     def _show_trials(self) -> None:
         """The summary; where each one is a line of its own, at most one in a while."""
-        if self._status is None and monotonic() - self._last_summary < SUMMARY_SECONDS:
+        if self._live is None and monotonic() - self._last_summary < SUMMARY_SECONDS:
             return
         self._last_summary = monotonic()
         self._show(self._summary())
 
     def _show(self, text: str) -> None:
-        if self._status is not None:
-            self._status.update(f"\\[{self._clock()}] {text}")
+        if self._live is not None:
+            self._live.update(self._live.task_ids[0], description=text)
         else:
             self._line(text)
 
