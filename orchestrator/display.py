@@ -5,7 +5,7 @@ from time import monotonic
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
@@ -42,7 +42,9 @@ class Display(Observer):
         verb = "goes on" if resumed else "begins"
         self._line(f"{data.task.name} {verb}: {train:,} training and {validation:,} validation examples")
         if self._console.is_terminal:
-            columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+            one_line = Column(no_wrap=True, overflow="ellipsis")
+            text = TextColumn("{task.description}", markup=False, table_column=one_line)
+            columns = (SpinnerColumn(), TimeElapsedColumn(), text)
             self._live = Progress(*columns, console=self._console, transient=True)
             self._live.add_task("starting", total=None)
             self._live.start()
@@ -99,13 +101,13 @@ class Display(Observer):
     def _summary(self) -> str:
         """Trials done and running, best so far, time left."""
         parts = [f"trials: {len(self._ended)} of {self._trials} done, {len(self._running)} running"]
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"about {_clock(left)} left")
         known = [trial for trial in (*self._ended.values(), *self._running.values()) if trial.student]
         if known:
             best = max(known, key=lambda trial: trial.score)
             parts.append(f"best {_percent(best.score)} ({best.name})")
-        left = self._seconds_left()
-        if left is not None:
-            parts.append(f"about {_clock(left)} left")
         return ", ".join(parts)
 
     def _seconds_left(self) -> float | None:
