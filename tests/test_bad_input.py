@@ -172,7 +172,11 @@ CASES = (
         setting("search.training.batch_size={choice: [16, 30]}", "training.accumulation=4"),
         ("a batch of 30", "multiple of 4"),
     ),
-    Case("late grace period", setting("trials.scheduler={asha: {grace_period: 9}}"), ("at most training.epochs", "3")),
+    Case(
+        "late grace period",
+        setting("trials.scheduler={asha: {grace_period: 9}}"),
+        ("at most training.epochs", "which is 2"),
+    ),
     Case("share of GPUs", setting("resources.gpus_per_rank=1.5"), ("gpus_per_rank=1.5", "a whole number")),
     Case("storage in the cloud", setting("storage=s3://bucket/x"), ("s3://bucket/x", "must be a plain folder")),
     # tasks and data

@@ -124,7 +124,7 @@ def test_values_outside_a_range_are_brought_inside() -> None:
 
 
 def test_the_longest_training_counts_searched_epochs() -> None:
-    assert read_space(QUICKSTART).longest_training == 3
+    assert read_space(QUICKSTART, ["training.epochs=3"]).longest_training == 3
     assert read_space(QUICKSTART, ["search.training.epochs={randint: [2, 9]}"]).longest_training == 9
 
 
