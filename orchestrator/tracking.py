@@ -162,9 +162,10 @@ class Tracker:
         """Waits for the next event; None when there will be none."""
         while not self._stopped.is_set():
             self._news.clear()
+            last_look = self._closing.is_set()  # asked before the look: what was written until then is seen by it
             if (event := self._journal.peek()) is not None:
                 return event
-            if self._closing.is_set():
+            if last_look:
                 return None
             self._news.wait()
         return None
