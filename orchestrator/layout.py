@@ -25,11 +25,6 @@ class TaskFolder:
         """One line for each stage and trial as it ends; see `stkd.orchestrator.results`."""
         return self.root / "results.jsonl"
 
-    @property
-    def journal(self) -> Path:
-        """What MLflow is told, as it was told."""
-        return self.root / "journal.jsonl"
-
     def checkpoints(self, trial: str) -> Path:
         """A trial's checkpoints, for as long as it runs."""
         return self.root / "checkpoints" / trial
@@ -50,6 +45,11 @@ class SweepFolder:
     def space(self) -> Path:
         """The space as it was run, with everything that was overridden."""
         return self.root / "space.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """What MLflow is told, as it was told."""
+        return self.root / "journal.jsonl"
 
     @property
     def log(self) -> Path:

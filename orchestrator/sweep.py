@@ -36,7 +36,6 @@ from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData, load_task
 
-EXPERIMENT = "tune"
 TRACKING_SECONDS = 120.0
 """How long the end of a sweep waits for MLflow to take what is still to be sent."""
 INTERRUPTED = 130
@@ -80,7 +79,7 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
-    with _quiet_libraries(sweep.log), Tracker(sweep.root / "journal.jsonl", uri, space.experiment, location) as tracker:
+    with _quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
         try:
             finished = _run_tasks(space, storage, sweep, tracker, console, prepared)
         except KeyboardInterrupt:
@@ -127,7 +126,7 @@ class TaskSweep:
         self._folder = sweep.task(data.task.name)
         self._file = ResultsFile(self._folder.results)
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
-        self._count = _trial_count(space)
+        self._count = space.trial_count
         display = Display(console, self._count)
         self._observer = Observers([ResultsObserver(self._file), self._recorder, display])
 
@@ -203,15 +202,6 @@ class TaskSweep:
 
 def _trial_id(trial: Any) -> str:
     return str(trial.trial_id)
-
-
-def _trial_count(space: Space) -> int:
-    if space.trials.searcher != "grid":
-        return space.trials.count
-    points = 1
-    for searched in space.search.values():
-        points *= len(searched.grid() or ())
-    return points
 
 
 class _LazyHost:

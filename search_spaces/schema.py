@@ -190,6 +190,16 @@ class Space(Config):
         """The most epochs that a trial can be given."""
         return max(_possible(self, "epochs"))
 
+    @property
+    def trial_count(self) -> int:
+        """How many trials a task has: `trials.count`, or every point of a grid."""
+        return self.grid_points if self.trials.searcher == "grid" else self.trials.count
+
+    @property
+    def grid_points(self) -> int:
+        """How many points the search has where every key has a list of values."""
+        return prod(len(distribution.grid() or ()) for distribution in self.search.values())
+
     def with_values(self, values: Mapping[str, Value]) -> Self:
         """Returns the space with one trial's `values` in `training` and `distillation`.
 
@@ -293,9 +303,10 @@ def _check_grid(space: Space) -> None:
                 f"has endlessly many values, which trials.searcher grid cannot try one by one; use {Choice.shape} or "
                 f"{QUniform.shape}, or searcher optuna",
             )
-    points = prod(len(distribution.grid() or ()) for distribution in space.search.values())
-    if points > space.trials.count:
-        raise MisplacedError(("trials", "count"), f"must be at least {points}, the number of points of the grid")
+    if space.grid_points > space.trials.count:
+        raise MisplacedError(
+            ("trials", "count"), f"must be at least {space.grid_points}, the number of points of the grid"
+        )
 
 
 def _check_batches(space: Space) -> None:
