@@ -30,10 +30,11 @@ from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile, TaskResults, read_results
 from stkd.orchestrator.searching import parameter_space, samples, scheduler, searcher
 from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
-from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, redact
+from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
 from stkd.orchestrator.trial import SCORE, WORKER, Trial, TrialPlan
 from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
+from stkd.search_spaces.values import without_secrets
 from stkd.trainers.sources import TaskData, load_task
 
 TRACKING_SECONDS = 120.0
@@ -87,7 +88,7 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
         if not tracker.close(TRACKING_SECONDS):
             problem = tracker.problem or "it was slow"
             console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
-    _print_end(console, space, storage, sweep, redact(uri), finished)
+    _print_end(console, space, storage, sweep, without_secrets(uri), finished)
     return 0 if finished else INTERRUPTED
 
 

@@ -5,7 +5,6 @@ away the journal grows, and what could not be sent before the process ended is s
 """
 
 import os
-import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from stkd.orchestrator.journal import (
     StudentMade,
     Tagged,
 )
+from stkd.search_spaces.values import without_secrets
 
 if TYPE_CHECKING:
     from stkd.orchestrator.mlflow_store import MlflowStore
@@ -151,7 +151,7 @@ class Tracker:
                 self._send(event, doubts)
             except Exception as error:  # noqa: BLE001 - artifact stores raise types of their own; none may end the thread
                 doubts += self._store is not None and not isinstance(error, AwayError)
-                self._problem = " ".join(redact(f"{type(error).__name__}: {error}").split())
+                self._problem = " ".join(without_secrets(f"{type(error).__name__}: {error}").split())
                 self._pause(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
@@ -184,7 +184,7 @@ class Tracker:
                 raise RefusedError(self._problem)
             run_id = self._store.send(event, self._journal.run_ids)
         except RefusedError as refusal:
-            self._journal.refuse(event, redact(str(refusal)))
+            self._journal.refuse(event, without_secrets(str(refusal)))
             self._journal.advance()
         else:
             self._journal.advance({event.key: run_id})
@@ -205,12 +205,6 @@ def default_uri(storage: Path) -> str:
 def default_artifact_location(storage: Path) -> str:
     """Where the default store keeps its artifacts, as a file URI."""
     return (storage.absolute() / "mlflow-artifacts").as_uri()
-
-
-def redact(text: str) -> str:
-    """A URI, or a text with URIs in it, without user names, passwords and tokens."""
-    text = re.sub(r"://(?!/)[^\s'\"]*@", "://***@", text)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 
 def _shortened(tags: Mapping[str, str]) -> dict[str, str]:

@@ -7,8 +7,9 @@ LONGEST_VALUE = 60
 
 
 def without_secrets(text: str) -> str:
-    """Returns `text` with the user name and password of every address in it blotted out."""
-    return re.sub(r"://.*@", "://***@", text)
+    """Returns `text` with user names, passwords and tokens of the addresses in it blotted out: rather too much of it."""
+    text = re.sub(r"://(?!/).*@", "://***@", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 
 def in_short(value: object) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,37 +143,72 @@ def test_second_sweep_takes_everything_over(swept: Swept) -> None:
         assert (trial.score, trial.student) == (twin.score, twin.student)
 
 
-@pytest.fixture
-def interrupted(tmp_path: Path) -> Iterator[tuple[Storage, str, list[psutil.Process]]]:
-    """A sweep that Ctrl-C ended once its first trial was over."""
-    space = write_space(tmp_path, training={"epochs": 12, "max_length": 32, "learning_rate": 1.0e-3})
-    storage = Storage(tmp_path / "runs")
+def test_a_trial_that_raises_fails_with_its_reason_and_the_sweep_goes_on(swept: Swept) -> None:
+    (damaged, *_) = sorted(swept.storage.artifacts.glob("trial-*/history.json"))
+    kept = damaged.read_text()
+    damaged.write_text("")
+    try:
+        changes = ("search.training.learning_rate=null", "trials.count=4", "trials.max_failures=0")
+        done = stkd("sweep", "--space", swept.space, *(part for change in changes for part in ("--set", change)))
+    finally:
+        damaged.write_text(kept)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = read_results(swept.storage.find_sweep())["remarks"].trials.values()
+    assert sorted(trial.status for trial in trials) == ["failed", "finished", "finished", "finished"]
+    (failed,) = (trial for trial in trials if trial.status == "failed")
+    assert "JSONDecodeError" in failed.reason
+    assert failed.reason in " ".join(done.stdout.split())
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{swept.storage.root}/mlflow.db")
+    runs = client.search_runs(
+        [client.get_experiment_by_name("tiny").experiment_id],
+        f"tags.`stkd.sweep` = '{swept.storage.find_sweep().sweep_id}'",
+    )
+    assert [run.data.tags["stkd.failure"] for run in runs if run.info.status == "FAILED"] == [failed.reason]
+
+
+@contextmanager
+def running_sweep(folder: Path) -> Iterator[tuple[Storage, subprocess.Popen[str]]]:
+    """A sweep of four trials whose first one has just ended; killed if it is still there afterwards."""
+    space = write_space(folder, training={"epochs": 12, "max_length": 32, "learning_rate": 1.0e-3})
+    storage = Storage(folder / "runs")
     command = [*STKD, "sweep", "--space", str(space)]
     process = subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     try:
         _wait_for(lambda: _ended(storage) >= 1, process)
-        family = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGINT)
-        screen, _ = process.communicate(timeout=60)
-        assert process.returncode == 130, screen
-        yield storage, screen, family
+        yield storage, process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_ctrl_c_leaves_nothing_behind_and_resume_finishes(
-    interrupted: tuple[Storage, str, list[psutil.Process]],
-) -> None:
-    storage, screen, family = interrupted
-    sweep = storage.find_sweep()
-    assert f"--resume {sweep.sweep_id}" in screen
-    assert "Traceback" not in screen
+def stopped_cleanly(process: subprocess.Popen[str], storage: Storage, stop: Callable[[], None]) -> None:
+    """Stop the sweep and see that it says how to continue, keeps what ended, and leaves no process."""
+    family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) > 3
+    stop()
+    screen, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, screen
+    assert f"--resume {storage.find_sweep().sweep_id}" in screen
+    assert "Traceback" not in screen
     _, alive = psutil.wait_procs(family, timeout=20)
     assert [process.name() for process in alive] == []
+
+
+def test_sigterm_stops_as_ctrl_c_does(tmp_path: Path) -> None:
+    with running_sweep(tmp_path) as (storage, process):
+        stopped_cleanly(process, storage, process.terminate)
+        assert _ended(storage) >= 1
+
+
+def test_ctrl_c_leaves_nothing_behind_and_resume_finishes(tmp_path: Path) -> None:
+    with running_sweep(tmp_path) as (storage, process):
+        stopped_cleanly(process, storage, lambda: os.killpg(process.pid, signal.SIGINT))
+    sweep = storage.find_sweep()
     kept = {t.trial: t for t in read_results(sweep)["remarks"].trials.values() if t.status == "finished"}
     assert 1 <= len(kept) < 4
 
