@@ -7,7 +7,7 @@ LONGEST_VALUE = 60
 
 
 def without_secrets(text: str) -> str:
-    """Returns `text` with user names, passwords and tokens of the addresses in it blotted out: rather too much of it."""
+    """Returns `text` with user names, passwords and tokens of the addresses in it blotted out."""
     text = re.sub(r"://(?!/).*@", "://***@", text)
     return re.sub(r"(?i)([?&][^=&\s]*(?:password|passwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
