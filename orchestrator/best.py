@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stkd.orchestrator.artifacts import RECORD
+from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import TaskResults, TrialResult, read_results
 from stkd.trainers.errors import UserError
@@ -28,8 +29,10 @@ class BestStudent:
             "trial": self.trial.trial,
             "values": dict(self.trial.values),
             "score": self.trial.score,
+            "test_score": self._test_score(self.trial.student),
             "metrics": dict(self.trial.metrics),
             "teacher_score": self._stage_score("teacher"),
+            "teacher_test_score": self._teacher_test_score(),
             "dense_student_score": self._stage_score("trial_student"),
             "student": str(self.folder),
         }
@@ -40,14 +43,22 @@ class BestStudent:
         rows = [
             ("sweep", f"{self.sweep}, task {self.results.task}"),
             ("best student", f"{self.trial.name} (trial {self.trial.trial}, epoch {metrics['epoch']:.0f})"),
-            ("score", f"{100 * self.trial.score:.1f}"),
-            ("teacher", _percent(self._stage_score("teacher"))),
+            ("score", f"{100 * self.trial.score:.1f}; test {_percent(self._test_score(self.trial.student))}"),
+            ("teacher", f"{_percent(self._stage_score('teacher'))}; test {_percent(self._teacher_test_score())}"),
             ("dense student", f"{_percent(self._stage_score('trial_student'))} (student of the dense teacher)"),
             ("size", f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"),
             ("speed", f"{metrics['milliseconds_per_example']:.1f} ms per example, one at a time"),
             ("folder", str(self.folder)),
         ]
         return "\n".join(f"{name:<14}{value}" for name, value in rows)
+
+    def _test_score(self, model: str) -> float | None:
+        test = self.results.tests.get(model)
+        return None if test is None else test.score
+
+    def _teacher_test_score(self) -> float | None:
+        teacher = self.results.stages.get("teacher")
+        return None if teacher is None else self._test_score(teacher.artifact)
 
     def _stage_score(self, stage: str) -> float | None:
         found = self.results.stages.get(stage)
@@ -66,10 +77,10 @@ def best_student(storage: Path, sweep_id: str, task: str | None) -> BestStudent:
     name = task or next(iter(by_task))
     if name not in by_task:
         raise UserError(f"sweep {sweep.sweep_id} has no task {name!r}; it has: {', '.join(by_task)}")
-    ranked = by_task[name].ranked()
-    if not ranked:
+    chosen = chosen_trial(by_task[name])
+    if chosen is None:
         raise UserError(f"sweep {sweep.sweep_id} has no student for task {name} yet")
-    return BestStudent(sweep.sweep_id, by_task[name], ranked[0], root.artifacts / ranked[0].student)
+    return BestStudent(sweep.sweep_id, by_task[name], chosen, root.artifacts / chosen.student)
 
 
 def export_student(student: BestStudent, target: Path) -> None:

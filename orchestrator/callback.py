@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.layout import TaskFolder
-from stkd.orchestrator.results import Status, TrialResult
+from stkd.orchestrator.phases import role_of, values_of
+from stkd.orchestrator.results import Phase, Status, TrialResult
 from stkd.search_spaces.schema import Space
 
 
@@ -25,8 +26,15 @@ class SweepCallback(Callback):  # type: ignore[misc]
 
     active: "SweepCallback | None" = None
 
-    def __init__(self, space: Space, folder: TaskFolder, observer: Observer, known: Mapping[str, TrialResult]) -> None:
-        self._space, self._folder, self._observer = space, folder, observer
+    def __init__(
+        self,
+        space: Space,
+        folder: TaskFolder,
+        observer: Observer,
+        phase: Phase,
+        known: Mapping[str, TrialResult],
+    ) -> None:
+        self._space, self._folder, self._observer, self._phase = space, folder, observer, phase
         self.trials = dict(known)
         self._clocks: dict[str, float] = {}
         SweepCallback.active = self
@@ -37,8 +45,9 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial begins, is retried, or goes on."""
-        values = {key: self._space.search[key].clean(value) for key, value in trial.config.items()}
-        known = self.trials.get(trial.trial_id, TrialResult(trial.trial_id, values, "running"))
+        values, role = values_of(trial.config, self._space), role_of(trial.config)
+        begun = TrialResult(trial.trial_id, values, "running", self._phase, role)
+        known = self.trials.get(trial.trial_id, begun)
         self._clocks[trial.trial_id] = monotonic() - known.seconds
         self._observer.trial_started(self._keep(known, status="running"))
 

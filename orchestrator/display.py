@@ -1,16 +1,16 @@
-"""What a sweep shows while it works, and what it ends with."""
+"""What a sweep shows while it works."""
 
 from collections.abc import Mapping
 from time import monotonic
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.table import Column
 from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.results import SHORT_NAMES, StageResult, TaskResults, TrialResult
-from stkd.trainers.metrics import METRICS
+from stkd.orchestrator.results import Phase, StageResult, TrialResult
+from stkd.orchestrator.tables import percent
 from stkd.trainers.sources import TaskData
 
 STAGES = {
@@ -19,17 +19,18 @@ STAGES = {
     "trial_student": "distilling the trial student from the dense teacher",
     "scores": "scoring the teacher's heads and neurons",
 }
-SHOWN_TRIALS = 10
+PHASES = {"search": "trial", "control": "control", "confirm": "confirmation"}
 SUMMARY_SECONDS = 15.0
 
 
 class Display(Observer):
     """One line for each thing that ends; on a terminal, a last line that says what goes on. Plain lines elsewhere."""
 
-    def __init__(self, console: Console, trials: int) -> None:
-        self._console, self._trials = console, trials
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._start = monotonic()
         self._live: Progress | None = None
+        self._phase, self._trials = "trial", 0
         self._trials_start: float | None = None
         self._running: dict[str, TrialResult] = {}
         self._ended: dict[str, TrialResult] = {}
@@ -38,9 +39,9 @@ class Display(Observer):
 
     @override
     def task_started(self, data: TaskData, resumed: bool) -> None:
-        train, validation = len(data.train.texts), len(data.validation.texts)
+        train, validation, test = (len(split) for split in (data.train, data.validation, data.test))
         verb = "goes on" if resumed else "begins"
-        self._line(f"{data.task.name} {verb}: {train:,} training and {validation:,} validation examples")
+        self._line(f"{data.task.name} {verb}: {train:,} training, {validation:,} validation, {test:,} test examples")
         if self._console.is_terminal:
             one_line = Column(no_wrap=True, overflow="ellipsis")
             text = TextColumn("{task.description}", markup=False, table_column=one_line)
@@ -56,16 +57,23 @@ class Display(Observer):
     @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         text = (
-            f"{STAGES[stage]}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {_percent(report['score'])}"
+            f"{STAGES[stage]}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {percent(report['score'])}"
         )
         self._show(text)
 
     @override
     def stage_finished(self, result: StageResult) -> None:
         name = result.name.replace("_", " ")
-        score = f"score {_percent(result.metrics['score'])}" if "score" in result.metrics else "ready"
+        score = f"score {percent(result.metrics['score'])}" if "score" in result.metrics else "ready"
         origin = "taken over from an earlier sweep" if result.taken_over else f"took {_clock(result.seconds)}"
         self._line(f"{name}: {score}, {origin}")
+
+    @override
+    def phase_started(self, phase: Phase, trials: int) -> None:
+        self._phase, self._trials = PHASES[phase], trials
+        self._trials_start = None
+        self._running, self._ended = {}, {}
+        self._epochs_now = 0
 
     @override
     def trial_started(self, trial: TrialResult) -> None:
@@ -85,11 +93,11 @@ class Display(Observer):
         self._running.pop(trial.trial, None)
         self._ended[trial.trial] = trial
         outcome = {
-            "finished": f"score {_percent(trial.score)} after {_epochs(trial.epochs)}",
-            "stopped": f"score {_percent(trial.score)}, stopped early after {_epochs(trial.epochs)}",
+            "finished": f"score {percent(trial.score)} after {_epochs(trial.epochs)}",
+            "stopped": f"score {percent(trial.score)}, stopped early after {_epochs(trial.epochs)}",
             "failed": f"failed: {trial.reason}",
         }.get(trial.status, trial.status)
-        self._line(f"trial {len(self._ended)} of {self._trials} ({trial.name}): {outcome}")
+        self._line(f"{self._phase} {len(self._ended)} of {self._trials} ({trial.name}): {outcome}")
         self._show_trials()
 
     @override
@@ -100,14 +108,14 @@ class Display(Observer):
 
     def _summary(self) -> str:
         """Trials done and running, best so far, time left."""
-        parts = [f"trials: {len(self._ended)} of {self._trials} done, {len(self._running)} running"]
+        parts = [f"{self._phase}s: {len(self._ended)} of {self._trials} done, {len(self._running)} running"]
         left = self._seconds_left()
         if left is not None:
             parts.append(f"about {_clock(left)} left")
         known = [trial for trial in (*self._ended.values(), *self._running.values()) if trial.student]
         if known:
             best = max(known, key=lambda trial: trial.score)
-            parts.append(f"best {_percent(best.score)} ({best.name})")
+            parts.append(f"best {percent(best.score)} ({best.name})")
         return ", ".join(parts)
 
     def _seconds_left(self) -> float | None:
@@ -139,67 +147,6 @@ class Display(Observer):
 
     def _clock(self) -> str:
         return _clock(monotonic() - self._start)
-
-
-def results_table(results: TaskResults) -> Table:
-    """The best trials, with the teacher and the dense teacher's student above them. Scores are percentages."""
-    ranked = results.ranked()
-    keys = list(ranked[0].values) if ranked else []
-    measures = _measures(ranked[0].metrics) if ranked else []
-    table = Table(title=f"{results.task}: the best students of {len(results.trials)} trials", title_justify="left")
-    table.add_column("", no_wrap=True)
-    for heading in (*(_heading(key) for key in keys), "score", *measures, "epoch", "trial"):
-        table.add_column(heading, justify="right", overflow="fold")
-    for stage, label in (("teacher", "teacher"), ("trial_student", "dense teacher's student")):
-        if stage in results.stages:
-            _add_row(table, label, [""] * len(keys), results.stages[stage].metrics, measures, "")
-    table.add_section()
-    for place, trial in enumerate(ranked[:SHOWN_TRIALS], start=1):
-        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
-        _add_row(table, f"student {place}", values, trial.metrics, measures, trial.status)
-    return table
-
-
-def size_line(results: TaskResults) -> str:
-    """What the best student weighs and how fast it answers, beside the teacher."""
-    ranked = results.ranked()
-    parts = []
-    for label, metrics in (
-        ("student", ranked[0].metrics if ranked else {}),
-        ("teacher", results.stages["teacher"].metrics if "teacher" in results.stages else {}),
-    ):
-        if "megabytes" in metrics:
-            size = f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"
-            parts.append(f"{label}: {size}, {metrics['milliseconds_per_example']:.1f} ms for one example")
-    return "; ".join(parts)
-
-
-def _heading(key: str) -> str:
-    setting = key.rpartition(".")[2]
-    return SHORT_NAMES.get(setting, setting)
-
-
-def _measures(metrics: Mapping[str, float]) -> list[str]:
-    """The task's metrics, where they are not the score itself."""
-    names = [name for name in METRICS if name in metrics]
-    return names if len(names) > 1 else []
-
-
-def _add_row(
-    table: Table, label: str, values: list[str], metrics: Mapping[str, float], measures: list[str], status: str
-) -> None:
-    table.add_row(
-        label,
-        *values,
-        _percent(metrics["score"]),
-        *(_percent(metrics[measure]) for measure in measures),
-        f"{metrics['epoch']:.0f}" if "epoch" in metrics else "",
-        status,
-    )
-
-
-def _percent(score: float) -> str:
-    return f"{100 * score:.1f}"
 
 
 def _epochs(count: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from typing_extensions import override
 
-from stkd.orchestrator.results import ResultsFile, StageResult, TrialResult
+from stkd.orchestrator.results import Evidence, Phase, ResultsFile, StageResult, Tested, TrialResult
 from stkd.trainers.sources import TaskData
 
 
@@ -23,6 +23,9 @@ class Observer:
     def stage_finished(self, result: StageResult) -> None:
         """A stage is there, computed or taken over."""
 
+    def phase_started(self, phase: Phase, trials: int) -> None:
+        """So many trials are about to run, or to go on."""
+
     def trial_started(self, trial: TrialResult) -> None:
         """A trial begins, or goes on after an interruption."""
 
@@ -31,6 +34,12 @@ class Observer:
 
     def trial_ended(self, trial: TrialResult) -> None:
         """A trial has finished, was stopped early, or failed."""
+
+    def tested(self, result: Tested) -> None:
+        """A model has been measured on the test split."""
+
+    def weighed(self, evidence: Evidence) -> None:
+        """The confirmed trials are compared."""
 
     def task_ended(self, finished: bool) -> None:
         """All trials are over, or the sweep was interrupted."""
@@ -63,6 +72,11 @@ class Observers(Observer):
             observer.stage_finished(result)
 
     @override
+    def phase_started(self, phase: Phase, trials: int) -> None:
+        for observer in self._observers:
+            observer.phase_started(phase, trials)
+
+    @override
     def trial_started(self, trial: TrialResult) -> None:
         for observer in self._observers:
             observer.trial_started(trial)
@@ -76,6 +90,16 @@ class Observers(Observer):
     def trial_ended(self, trial: TrialResult) -> None:
         for observer in self._observers:
             observer.trial_ended(trial)
+
+    @override
+    def tested(self, result: Tested) -> None:
+        for observer in self._observers:
+            observer.tested(result)
+
+    @override
+    def weighed(self, evidence: Evidence) -> None:
+        for observer in self._observers:
+            observer.weighed(evidence)
 
     @override
     def task_ended(self, finished: bool) -> None:
@@ -104,3 +128,11 @@ class ResultsObserver(Observer):
     @override
     def trial_ended(self, trial: TrialResult) -> None:
         self._file.append(trial)
+
+    @override
+    def tested(self, result: Tested) -> None:
+        self._file.append(result)
+
+    @override
+    def weighed(self, evidence: Evidence) -> None:
+        self._file.append(evidence)

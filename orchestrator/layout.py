@@ -15,10 +15,9 @@ class TaskFolder:
 
     root: Path
 
-    @property
-    def tune(self) -> Path:
-        """Ray Tune's own state."""
-        return self.root / "tune"
+    def tune(self, phase: str) -> Path:
+        """Ray Tune's own state of a phase."""
+        return self.root / f"tune-{phase}"
 
     @property
     def results(self) -> Path:

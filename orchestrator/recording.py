@@ -1,12 +1,14 @@
 """Tells the tracker what happens: a run for the sweep and task, and under it one for each stage and each trial."""
 
 from collections.abc import Mapping
+from math import isfinite
 
 from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
+from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import StageResult, TrialResult
+from stkd.orchestrator.results import Evidence, StageResult, TaskResults, Tested, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
@@ -21,6 +23,8 @@ class Recorder(Observer):
         self._parent = f"{self._sweep}/{task}"
         self._pairs = False
         self._started: set[str] = set()
+        self._models: dict[str, set[str]] = {}
+        """Runs by the artifact of the model that they made."""
 
     @override
     def task_started(self, data: TaskData, resumed: bool) -> None:
@@ -49,6 +53,7 @@ class Recorder(Observer):
             "stkd.artifact": str(self._storage.artifacts / result.artifact),
             "stkd.taken_over": str(result.taken_over),
         }
+        self._models.setdefault(result.artifact, set()).add(self._key(result.name))
         self._start(result.name, result.name.replace("_", " "), {}, self._tags(result.name))
         self._tracker.set_tags(self._key(result.name), tags)
         final = result.metrics
@@ -63,7 +68,8 @@ class Recorder(Observer):
         settings = self._space.with_values(trial.values)
         params = _flat({"distillation": settings.distillation.model_dump(), "training": settings.training.model_dump()})
         self._started.discard(trial.trial)
-        self._start(trial.trial, trial.name, params, self._tags("trial"))
+        tags = {**self._tags("trial"), "stkd.phase": trial.phase, "stkd.role": trial.role}
+        self._start(trial.trial, trial.name, params, tags)
 
     @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
@@ -78,6 +84,7 @@ class Recorder(Observer):
         if trial.student:
             student = self._storage.artifacts / trial.student
             tags["stkd.student"] = str(student)
+            self._models.setdefault(trial.student, set()).add(key)
             self._tracker.log_student(key, student, self._pairs)
         self._tracker.set_tags(key, tags)
         self._tracker.end_run(key, "FAILED" if trial.status == "failed" else "FINISHED")
@@ -89,9 +96,28 @@ class Recorder(Observer):
             self._tracker.end_run(self._key(key), "KILLED")
         self._tracker.end_run(self._parent, "FINISHED" if finished else "KILLED")
 
-    def record_best(self, best: TrialResult) -> None:
+    @override
+    def tested(self, result: Tested) -> None:
+        metrics = {f"test_{name}": value for name, value in result.metrics.items()}
+        for key in sorted(self._models.get(result.model, ())):
+            self._tracker.log_metrics(key, metrics, 0)
+
+    @override
+    def weighed(self, evidence: Evidence) -> None:
+        self._tracker.set_tags(self._parent, {"stkd.verdict": evidence.verdict})
+        found = evidence.difference
+        if found and isfinite(found.low):
+            metrics = {"sparse_minus_dense": found.mean, "sparse_minus_dense_low": found.low}
+            self._tracker.log_metrics(self._parent, {**metrics, "sparse_minus_dense_high": found.high}, 0)
+
+    def record_best(self, results: TaskResults) -> None:
         """Put the best student's figures on the parent run, and mark its trial."""
-        self._tracker.log_metrics(self._parent, best.metrics, 0)
+        best = chosen_trial(results)
+        if best is None:
+            return
+        test = results.tests.get(best.student)
+        tested = {f"test_{name}": value for name, value in test.metrics.items()} if test else {}
+        self._tracker.log_metrics(self._parent, {**best.metrics, **tested}, 0)
         self._tracker.set_tags(self._parent, {"stkd.best_trial": best.trial, "stkd.best": best.name})
         self._tracker.set_tags(self._key(best.trial), {"stkd.best": "true"})
 

@@ -1,15 +1,20 @@
-"""What a sweep has found: one JSON line for each stage and trial, appended as they end, folded when read."""
+"""What a sweep has found: one JSON line for each stage, trial and test, appended as they end, folded when read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from stkd.orchestrator.layout import SweepFolder
 
 Status = Literal["running", "finished", "stopped", "failed"]
 """`stopped` is a trial that the scheduler ended early; its student counts like any other."""
+
+Phase = Literal["search", "control", "confirm"]
+Role = Literal["candidate", "no teacher", "dense teacher", "random teacher"]
+"""What a trial is for: a candidate comes from the search, the others are what candidates are measured against."""
+Values = Mapping[str, float | int | str | bool | None]
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,10 @@ class TrialResult:
     """A trial as far as it has come: the settings drawn for it, and its best epoch."""
 
     trial: str
-    values: Mapping[str, float | int | str | bool | None]
+    values: Values
     status: Status
+    phase: Phase = "search"
+    role: Role = "candidate"
     seconds: float = 0.0
     epochs: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -46,8 +53,67 @@ class TrialResult:
 
     @property
     def name(self) -> str:
-        """The trial's settings as one reads them."""
-        return describe(self.values)
+        """What the trial is for, unless it is a candidate, and its settings as one reads them."""
+        return describe(self.values) if self.role == "candidate" else f"{self.role}, {describe(self.values)}"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A model on the test split, which is read once, when everything is trained."""
+
+    model: str
+    """Folder of the teacher or student, among the artifacts."""
+    artifact: str
+    """Folder of its logits on the test split, among the artifacts."""
+    metrics: Mapping[str, float]
+
+    @property
+    def score(self) -> float:
+        """The task's score, in 0..1."""
+        return self.metrics["score"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its 95 % interval, in 0..1."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A finalist or control over its seeds."""
+
+    name: str
+    role: Role
+    seeds: int
+    selection: Interval
+    """On the split that students are chosen by; its lower end decides."""
+    test: Interval
+    spread: float
+    """Standard deviation of the test score over the seeds."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the confirmed trials say, the winner first."""
+
+    confirmed: Sequence[Confirmed]
+    difference: Interval | None
+    """Test score of the best sparse teacher's student less that of the best dense one's, paired."""
+    verdict: str
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Evidence":
+        """What `asdict` made of one."""
+        confirmed = [
+            Confirmed(**{**found, "selection": Interval(**found["selection"]), "test": Interval(**found["test"])})
+            for found in record["confirmed"]
+        ]
+        difference = record["difference"]
+        return cls(confirmed, difference and Interval(**difference), record["verdict"])
 
 
 @dataclass
@@ -57,11 +123,27 @@ class TaskResults:
     task: str
     stages: dict[str, StageResult] = field(default_factory=dict)
     trials: dict[str, TrialResult] = field(default_factory=dict)
+    tests: dict[str, Tested] = field(default_factory=dict)
+    """By model."""
+    evidence: Evidence | None = None
 
-    def ranked(self) -> list[TrialResult]:
-        """Trials that have a student, best score first; of equal scores the earlier one."""
-        scored = [trial for trial in self.trials.values() if trial.student]
+    def of_phase(self, phase: Phase) -> list[TrialResult]:
+        """The trials of a phase, in the order in which they began."""
+        return [trial for trial in self.trials.values() if trial.phase == phase]
+
+    def ranked(self, phase: Phase = "search") -> list[TrialResult]:
+        """Trials of a phase that have a student, best score first; of equal scores the earlier one."""
+        scored = [trial for trial in self.of_phase(phase) if trial.student]
         return sorted(scored, key=lambda trial: -trial.score)
+
+
+Result = StageResult | TrialResult | Tested | Evidence
+KINDS: Mapping[type[Result], str] = {
+    StageResult: "stage",
+    TrialResult: "trial",
+    Tested: "test",
+    Evidence: "evidence",
+}
 
 
 class ResultsFile:
@@ -70,9 +152,9 @@ class ResultsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, result: StageResult | TrialResult) -> None:
-        """Add a line; a later line about the same stage or trial replaces the earlier one."""
-        kind = "stage" if isinstance(result, StageResult) else "trial"
+    def append(self, result: Result) -> None:
+        """Add a line; a later line about the same stage, trial or model replaces the earlier one."""
+        kind = KINDS[type(result)]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **asdict(result)}) + "\n")
@@ -84,12 +166,15 @@ class ResultsFile:
             return results
         for line in self._path.read_text(encoding="utf-8").split("\n")[:-1]:
             record = json.loads(line)
-            if record.pop("kind") == "stage":
-                stage = StageResult(**record)
-                results.stages[stage.name] = stage
-            else:
-                trial = TrialResult(**record)
-                results.trials[trial.trial] = trial
+            match record.pop("kind"):
+                case "stage":
+                    results.stages[record["name"]] = StageResult(**record)
+                case "trial":
+                    results.trials[record["trial"]] = TrialResult(**record)
+                case "test":
+                    results.tests[record["model"]] = Tested(**record)
+                case "evidence":
+                    results.evidence = Evidence.from_record(record)
         return results
 
 
@@ -101,7 +186,7 @@ def read_results(sweep: SweepFolder) -> dict[str, TaskResults]:
 SHORT_NAMES = {"interpolation": "lambda", "sparsity": "s", "temperature": "T"}
 
 
-def describe(values: Mapping[str, float | int | str | bool | None]) -> str:
+def describe(values: Values) -> str:
     """Settings in one short line: `lambda=0.42 s=0.3 T=2.6`."""
     parts = []
     for key, value in values.items():

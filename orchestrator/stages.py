@@ -12,6 +12,7 @@ from ray.exceptions import RayTaskError
 
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.events import Observer
+from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.results import StageResult
 from stkd.search_spaces.schema import Space
 from stkd.trainers.config import DistillationConfig
@@ -21,6 +22,8 @@ from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec
 
 METRICS = "metrics.json"
+DENSE = "dense"
+"""Names the mask that removes nothing."""
 CallGang = Callable[..., Any]
 """Runs a worker's method on all ranks: `call(method, *arguments)`."""
 
@@ -79,30 +82,31 @@ class Stages:
         if teacher.finetune is None:
             return dict(self._host()("adopt", teacher.model, task, data, folder))
         spec = JobSpec(task, data, teacher.finetune, model=teacher.model, deepspeed=self._space.deepspeed)
-        return self._train("teacher", spec, folder)
+        return self._train("teacher", spec, folder, [])
 
     def _trial_student(self, data: Path, teacher: Path) -> Path:
-        space, logits = self._space, self._dense_logits(data, teacher)
-        settings = self._dense_settings()
-        inputs = {
-            "data": data.name,
-            "teacher": teacher.name,
-            "student": space.student.model_dump(),
-            "training": space.training.model_dump(),
-            "distillation": settings.model_dump(include={"temperature", "hard_weight"}),
-            "deepspeed": space.deepspeed,
-            "ranks": space.resources.ranks,
-        }
-        distillation = Distillation(teacher, logits, space.student, settings)
+        space = self._space.model_copy(update={"distillation": self._dense_settings()})
+        logits = self._dense_logits(data, teacher)
+        inputs = trial_inputs(space, data, teacher, DENSE)
+        distillation = Distillation(teacher, logits, space.student, space.distillation)
         spec = JobSpec(self._data.task, data, space.training, distillation=distillation, deepspeed=space.deepspeed)
-        return self._stage("trial_student", inputs, lambda folder: self._train("trial_student", spec, folder))
+        return self._stage("trial_student", inputs, lambda folder: self._train_trial_student(spec, inputs, folder))
+
+    def _train_trial_student(self, spec: JobSpec, inputs: Mapping[str, Any], folder: Path) -> Mapping[str, float]:
+        """Train it, and keep it as the trial that it is, too: the control with these settings need not run again."""
+        reports: list[EpochReport] = []
+        best = self._train("trial_student", spec, folder, reports)
+        student = self._store.path("trial_student", inputs).name
+        with self._store.create("trial", inputs) as kept:
+            write_json(kept / HISTORY, [epoch_entry(report, student, teacher_examples=0) for report in reports])
+        return best
 
     def _dense_settings(self) -> DistillationConfig:
         changed = {"sparsity": 0.0, "temperature": self._space.scoring.temperature}
         return self._space.distillation.model_copy(update=changed)
 
     def _dense_logits(self, data: Path, teacher: Path) -> Path:
-        inputs = {"data": data.name, "teacher": teacher.name, "mask": "dense"}
+        inputs = {"data": data.name, "teacher": teacher.name, "mask": DENSE}
         if self._store.find("logits", inputs) is None:
             with self._store.create("logits", inputs) as folder:
                 self._host()("save_dense_logits", teacher, data, folder)
@@ -120,8 +124,8 @@ class Stages:
         arguments = (teacher, trial_student, self._data.task, data, settings, seed)
         return self._stage("scores", inputs, lambda folder: self._host()("save_scores", *arguments, folder))
 
-    def _train(self, stage: str, spec: JobSpec, folder: Path) -> Mapping[str, float]:
-        """Train to the end; returns the metrics of the best epoch, whose model lies in the folder."""
+    def _train(self, stage: str, spec: JobSpec, folder: Path, reports: list[EpochReport]) -> Mapping[str, float]:
+        """Train to the end, adding to `reports`; the best epoch's model lies in the folder, its metrics come back."""
         call = self._host()
         call("begin", spec)
         best: Mapping[str, float] = {}
@@ -130,6 +134,7 @@ class Stages:
             report: EpochReport = call("run_epoch")
             if report.failure:
                 raise StageError(f"{stage.replace('_', ' ')}: {report.failure}; lower its learning_rate")
+            reports.append(report)
             if report.improved:
                 call("save_model", folder)
                 best = report.measured

@@ -5,33 +5,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from ray import tune
 from rich.console import Console
 
-from stkd.cluster.connection import (
-    bundles,
-    concurrent_jobs,
-    hosted_gang,
-    local_ray,
-    most_cpus_per_rank,
-    refuse_impossible,
-)
-from stkd.orchestrator.artifacts import ArtifactStore
-from stkd.orchestrator.callback import SweepCallback
-from stkd.orchestrator.display import Display, results_table, size_line
-from stkd.orchestrator.events import Observers, ResultsObserver
+from stkd.cluster.connection import local_ray, refuse_impossible
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.recording import Recorder
-from stkd.orchestrator.results import ResultsFile, TaskResults, read_results
-from stkd.orchestrator.searching import parameter_space, samples, scheduler, searcher
-from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
+from stkd.orchestrator.results import read_results
+from stkd.orchestrator.tables import print_results
+from stkd.orchestrator.task_sweep import TaskSweep
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
-from stkd.orchestrator.trial import SCORE, WORKER, Trial, TrialPlan
 from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
@@ -111,120 +95,6 @@ def _run_tasks(
     return True
 
 
-class TaskSweep:
-    """One task of a sweep: a study of its own."""
-
-    def __init__(
-        self,
-        space: Space,
-        storage: Storage,
-        sweep: SweepFolder,
-        tracker: Tracker,
-        console: Console,
-        data: TaskData,
-    ) -> None:
-        self._space, self._storage, self._data = space, storage, data
-        self._folder = sweep.task(data.task.name)
-        self._file = ResultsFile(self._folder.results)
-        self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
-        self._count = space.trial_count
-        display = Display(console, self._count)
-        self._observer = Observers([ResultsObserver(self._file), self._recorder, display])
-
-    def run(self) -> bool:
-        """Stages, then trials; returns whether the task came to its end."""
-        finished = False
-        known = self._file.read(self._data.task.name)
-        self._observer.task_started(self._data, resumed=bool(known.stages))
-        try:
-            finished = self._trials(self._shared(), known)
-        finally:
-            self._observer.task_ended(finished)
-        if finished:
-            best = self._file.read(self._data.task.name).ranked()
-            if best:
-                self._recorder.record_best(best[0])
-        return finished
-
-    def _shared(self) -> Shared:
-        with ExitStack() as stack:
-            stages = Stages(
-                self._space,
-                self._data,
-                ArtifactStore(self._storage.artifacts),
-                self._observer,
-                _LazyHost(self._space, stack).caller,
-            )
-            return stages.run()
-
-    def _trials(self, shared: Shared, known: TaskResults) -> bool:
-        plan = TrialPlan(
-            self._space, self._data.task, self._storage, self._folder, shared.data, shared.teacher, shared.scores
-        )
-        callback = SweepCallback(self._space, self._folder, self._observer, known.trials)
-        self._tuner(plan, callback).fit()
-        ended = [trial for trial in callback.trials.values() if trial.status != "running"]
-        return len(ended) >= self._count
-
-    def _tuner(self, plan: TrialPlan, callback: SweepCallback) -> tune.Tuner:
-        space = self._space
-        resources = space.resources
-        group = tune.PlacementGroupFactory(
-            bundles(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank), strategy="PACK"
-        )
-        trainable = tune.with_resources(tune.with_parameters(Trial, plan=plan), group)
-        experiment = self._folder.tune
-        if tune.Tuner.can_restore(experiment):
-            return tune.Tuner.restore(str(experiment), trainable=trainable, param_space=parameter_space(space))
-        concurrent = concurrent_jobs(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
-        concurrent = min(concurrent, space.trials.concurrent or concurrent)
-        return tune.Tuner(
-            trainable,
-            param_space=parameter_space(space),
-            tune_config=tune.TuneConfig(
-                num_samples=samples(space),
-                search_alg=searcher(space, concurrent),
-                scheduler=scheduler(space),
-                reuse_actors=True,
-                trial_name_creator=_trial_id,
-                trial_dirname_creator=_trial_id,
-                **({} if space.trials.scheduler else {"metric": SCORE, "mode": "max"}),
-            ),
-            run_config=tune.RunConfig(
-                name=experiment.name,
-                storage_path=str(experiment.parent),
-                callbacks=[callback],
-                failure_config=tune.FailureConfig(max_failures=space.trials.max_failures),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
-                verbose=0,
-            ),
-        )
-
-
-def _trial_id(trial: Any) -> str:
-    return str(trial.trial_id)
-
-
-class _LazyHost:
-    """Starts the gang that computes stages when the first stage needs it."""
-
-    def __init__(self, space: Space, stack: ExitStack) -> None:
-        self._space, self._stack = space, stack
-
-    def caller(self) -> CallGang:
-        """The way to the gang."""
-        return self._call
-
-    @cached_property
-    def _call(self) -> CallGang:
-        resources = self._space.resources
-        cpus = resources.cpus_per_rank
-        if not resources.gpus_per_rank:  # stages run one after the other: on CPUs, each has the machine to itself
-            cpus = most_cpus_per_rank(resources.ranks)
-        host = hosted_gang(WORKER, resources.ranks, cpus, resources.gpus_per_rank)
-        return ray_caller(self._stack.enter_context(host))
-
-
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """A scheduler's or service manager's SIGTERM ends the sweep as cleanly as Ctrl-C does."""
@@ -263,10 +133,7 @@ def _quiet_libraries(log: Path) -> Iterator[None]:
 
 def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool) -> None:
     for results in read_results(sweep).values():
-        if results.ranked():
-            console.print()
-            console.print(results_table(results))
-            console.print(size_line(results), highlight=False, soft_wrap=True)
+        print_results(console, space, results)
     console.print()
     where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
     lines = [f"results   {sweep.root}", f"artifacts {storage.artifacts}", f"MLflow    {uri}"]

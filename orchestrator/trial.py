@@ -11,18 +11,15 @@ from ray import tune
 
 from stkd.cluster.gang import Gang
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
+from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.layout import Storage, TaskFolder
+from stkd.orchestrator.phases import values_of
 from stkd.search_spaces.schema import Space
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec
 from stkd.trainers.tasks import Task
 
 WORKER = "stkd.trainers.worker:Worker"
 POINTER = "checkpoint.json"
-HISTORY = "history.json"
-SCORE = "best_score"
-"""What trials are compared by: the task's score of a trial's best epoch so far."""
-WORST_SCORE = -1.0
-"""Of a failed trial: no metric of any task goes below it, and searchers need a number."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _reset(self, config: Mapping[str, Any]) -> None:
-        self._values = dict(config)
+        self._values = values_of(config, self._plan.space)
         self._inputs: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
         self._known: list[dict[str, Any]] = []
@@ -87,18 +84,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         if self._begun:
             return
         plan, space = self._plan, self._plan.space.with_values(self._values)
-        settings = space.distillation
-        mask = self._gang.call("mask_fingerprint", plan.scores, settings.interpolation, settings.sparsity)
-        self._inputs = {
-            "data": plan.data.name,
-            "teacher": plan.teacher.name,
-            "mask": mask,
-            "student": space.student.model_dump(),
-            "training": space.training.model_dump(),
-            "distillation": settings.model_dump(include={"temperature", "hard_weight"}),
-            "deepspeed": space.deepspeed,
-            "ranks": space.resources.ranks,
-        }
+        mask = self._gang.call("mask_fingerprint", plan.scores, space.distillation, space.training.seed)
+        self._inputs = trial_inputs(space, plan.data, plan.teacher, mask)
         finished = plan.store.find("trial", self._inputs)
         if finished is not None:
             self._known = json.loads((finished / HISTORY).read_text())
@@ -111,15 +98,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         inputs = {"data": plan.data.name, "teacher": plan.teacher.name, "mask": mask}
         if plan.store.find("logits", inputs) is None:
             with plan.store.create("logits", inputs) as folder:
-                self._teacher_examples = self._gang.call(
-                    "save_sparse_logits",
-                    plan.teacher,
-                    plan.scores,
-                    settings.interpolation,
-                    settings.sparsity,
-                    plan.data,
-                    folder,
-                )
+                arguments = (plan.teacher, plan.scores, settings, space.training.seed, plan.data, folder)
+                self._teacher_examples = self._gang.call("save_sparse_logits", *arguments)
         distillation = Distillation(plan.teacher, plan.store.path("logits", inputs), space.student, settings)
         spec = JobSpec(plan.task, plan.data, space.training, distillation=distillation, deepspeed=space.deepspeed)
         self._gang.call("begin", spec)
@@ -127,24 +107,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def _train(self) -> dict[str, Any]:
         report: EpochReport = self._gang.call("run_epoch")
         student = self._history[-1]["student"] if self._history else ""
-        if report.failure:
-            return {
-                SCORE: WORST_SCORE,
-                "measured": {},
-                "student": student,
-                "finished": False,
-                "failure": report.failure,
-            }
-        if report.improved:
+        if report.improved and not report.failure:
             student = self._publish(len(self._history) + 1, student)
-        return {
-            SCORE: report.measured["best_score"],
-            "measured": {**report.measured, "teacher_examples": self._teacher_examples},
-            "improved": report.improved,
-            "student": student,
-            "finished": report.done,
-            "failure": "",
-        }
+        return epoch_entry(report, student, self._teacher_examples)
 
     def _publish(self, epoch: int, previous: str) -> str:
         """Store the student as it stands; the one that it surpasses goes, which nobody else can know of."""

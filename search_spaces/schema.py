@@ -151,6 +151,15 @@ class TrackingConfig(Config):
     """null: the name of the space."""
 
 
+class ConfirmConfig(Config):
+    """The finalists and the controls are trained again over fresh seeds, and only those are compared."""
+
+    top: PositiveInt = 3
+    """How many of the search's best students are finalists."""
+    seeds: Annotated[int, Field(ge=2)] = 5
+    """Seeds for each finalist and control; a single one says nothing about chance."""
+
+
 class Space(Config):
     """One search-space file."""
 
@@ -168,6 +177,11 @@ class Space(Config):
         dict[Annotated[str, AfterValidator(_known_search_key)], Distribution], BeforeValidator(_without_nulls)
     ] = Field(default={})
     trials: TrialsConfig = TrialsConfig()
+    controls: bool = True
+    """Whether the students that the best one must beat are trained, too: without a teacher, of the dense teacher, and
+    of a teacher that lost units by chance."""
+    confirm: ConfirmConfig | None = None
+    """null compares single trainings."""
     training: TrainingConfig = TrainingConfig()
     resources: ResourcesConfig = ResourcesConfig()
     deepspeed: dict[str, JsonValue] = Field(default={})
@@ -201,16 +215,12 @@ class Space(Config):
         return prod(len(distribution.grid() or ()) for distribution in self.search.values())
 
     def with_values(self, values: Mapping[str, Value]) -> Self:
-        """Returns the space with one trial's `values` in `training` and `distillation`.
-
-        `values` maps keys of `search` to what the searcher drew; quantised numbers become clean decimals. Raises
-        KeyError for a key that is not searched.
-        """
+        """Returns the space with one trial's `values` in `training` and `distillation`, by the keys of `search`."""
         sections: dict[str, Config] = {"training": self.training, "distillation": self.distillation}
         for key, value in values.items():
             section, setting = setting_of(key)
             old = sections[section]
-            sections[section] = type(old).model_validate({**old.model_dump(), setting: self.search[key].clean(value)})
+            sections[section] = type(old).model_validate({**old.model_dump(), setting: value})
         return self.model_copy(update=sections)
 
     @model_validator(mode="after")

@@ -42,8 +42,8 @@ from stkd.trainers.job import (
     score_teacher,
 )
 from stkd.trainers.loop import Training, predict
+from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import UnitScores
 from stkd.trainers.specs import Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import masked
@@ -152,9 +152,12 @@ def test_a_distillation_never_runs_its_teacher(case: Case, logits: Path) -> None
     assert counts == {STUDENT_LAYERS: 2 * 4 * 2 + 2 + 23}
 
 
+HALF = DistillationConfig(sparsity=0.5)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_teacher_reads_every_example_once_for_its_logits(case: Case, tmp_path: Path, sparse: bool) -> None:
-    mask = random_scores().mask(0.5, 0.5) if sparse else None
+    mask = random_scores().mask(HALF) if sparse else None
     read: list[int] = []
     handle = register_module_forward_hook(
         lambda module, _, output: read.append(len(output.logits)) if hasattr(output, "logits") else None
@@ -167,12 +170,12 @@ def test_a_teacher_reads_every_example_once_for_its_logits(case: Case, tmp_path:
 
 def random_scores() -> UnitScores:
     generator = torch.Generator().manual_seed(0)
-    shapes = ((TEACHER_LAYERS, 4), (TEACHER_LAYERS, 32)) * 2
+    shapes = ((TEACHER_LAYERS, 4), (TEACHER_LAYERS, 32)) * 3
     return UnitScores(*(torch.rand(shape, generator=generator) for shape in shapes))
 
 
 def test_a_sparse_teachers_logits_are_those_of_the_masked_one(case: Case, tmp_path: Path) -> None:
-    mask = random_scores().mask(0.5, 0.5)
+    mask = random_scores().mask(HALF)
     save_logits(case.model, mask, case.data, ONE, tmp_path)
     teacher = case.load().to(ONE.device)
     with masked(teacher, mask):
@@ -328,7 +331,8 @@ def test_a_rank_outlives_a_job_that_blew_up(case: Case) -> None:
 def test_masks_are_named_by_what_they_remove(tmp_path: Path) -> None:
     random_scores().save(tmp_path / SCORES)
     worker = Worker(0, 1, "127.0.0.1", None, threads=1)
-    names = [worker.mask_fingerprint(tmp_path, 0.5, sparsity) for sparsity in (0.0, 0.001, 0.3, 0.3001, 0.6)]
+    sparsities = (DistillationConfig(sparsity=sparsity) for sparsity in (0.0, 0.001, 0.3, 0.3001, 0.6))
+    names = [worker.mask_fingerprint(tmp_path, settings, 0) for settings in sparsities]
     assert names[:2] == ["dense", "dense"]
     assert names[2] == names[3]
     assert len(set(names)) == 3
@@ -389,7 +393,8 @@ def run_all_stages(ranks: Ranks, port: int, model: str, folders: dict[str, Path]
     read = worker.save_dense_logits(folders["teacher"], data, folders["dense"])
     distil(folders["dense"], folders["trial"])
     worker.save_scores(folders["teacher"], folders["trial"], TASK, data, ScoringConfig(), 0, folders["scores"])
-    read += worker.save_sparse_logits(folders["teacher"], folders["scores"], 0.5, 0.4, data, folders["sparse"])
+    sparse = DistillationConfig(sparsity=0.4)
+    read += worker.save_sparse_logits(folders["teacher"], folders["scores"], sparse, 0, data, folders["sparse"])
     student = distil(folders["sparse"], folders["student"])
     missing = sum(sys.modules[name] is None for name in ("ray", "mlflow"))
     return {"teacher": teacher, "student": student, "read": read, "missing": missing}

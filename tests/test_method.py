@@ -1,6 +1,6 @@
 """The method against the reference implementation's numbers, and the properties that hold for any numbers."""
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stkd.trainers.config import DistillationConfig, Scorer
 from stkd.trainers.losses import Kind, distillation_losses
-from stkd.trainers.scores import UnitScores, normalised, score_units
+from stkd.trainers.ranking import UnitScores, normalised
+from stkd.trainers.scores import magnitudes, score_units
 from stkd.trainers.units import UnitMask, masked, sliced
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
@@ -19,8 +21,12 @@ SCORES = ("head_expressiveness", "neuron_expressiveness", "head_friendliness", "
 
 
 def reference_scores(kind: Kind) -> UnitScores:
-    tensors = golden(kind).tensors
-    return UnitScores(*(tensors[f"{name}_raw"] for name in SCORES))
+    pair = golden(kind)
+    return UnitScores(*(pair.tensors[f"{name}_raw"] for name in SCORES), *magnitudes(pair.teacher))
+
+
+def settings_of(interpolation: float = 0.5, sparsity: float = 0.0, **others: Any) -> DistillationConfig:
+    return DistillationConfig(interpolation=interpolation, sparsity=sparsity, **others)
 
 
 def logits(kind: Kind, who: Literal["teacher", "student"] = "teacher") -> Tensor:
@@ -86,7 +92,7 @@ def test_removed_units_for_every_interpolation_and_sparsity(kind: Kind) -> None:
     seen = 0
     for key, removed in golden(kind).reference["removed"].items():
         interpolation, sparsity = (float(part.split("=")[1]) for part in key.split(","))
-        mask = scores.mask(interpolation, sparsity)
+        mask = scores.mask(settings_of(interpolation, sparsity))
         assert (~mask.heads.flatten()).nonzero().flatten().tolist() == removed["heads"], key
         assert (~mask.neurons.flatten()).nonzero().flatten().tolist() == removed["neurons"], key
         seen += 1
@@ -96,7 +102,7 @@ def test_removed_units_for_every_interpolation_and_sparsity(kind: Kind) -> None:
 @pytest.mark.parametrize("percent", [30, 50, 70])
 def test_masked_and_sliced_logits(kind: Kind, percent: int) -> None:
     pair = golden(kind)
-    mask = reference_scores(kind).mask(0.5, percent / 100)
+    mask = reference_scores(kind).mask(settings_of(0.5, percent / 100))
     smaller = sliced(pair.teacher, mask)
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in pair.teacher.parameters())
     with torch.inference_mode():
@@ -148,7 +154,7 @@ def test_interpolation_one_ranks_by_expressiveness_alone_and_zero_by_friendlines
 
 def test_sparsity_zero_is_the_dense_teacher_to_the_bit(kind: Kind) -> None:
     pair = golden(kind)
-    mask = reference_scores(kind).mask(0.3, 0.0)
+    mask = reference_scores(kind).mask(settings_of(0.3, 0.0))
     assert mask.is_dense
     assert mask.fingerprint() == UnitMask.dense(pair.teacher).fingerprint()
     weights = sliced(pair.teacher, mask).state_dict()
@@ -165,10 +171,10 @@ def test_sparsity_zero_is_the_dense_teacher_to_the_bit(kind: Kind) -> None:
 )
 def test_more_sparsity_removes_a_superset(kind: Kind, seed: int, interpolation: float, sparsities: list[float]) -> None:
     rng = np.random.default_rng(seed)
-    shapes = ((3, 4), (3, 48), (3, 4), (3, 48))
+    shapes = ((3, 4), (3, 48)) * 3
     # few distinct values, so that ties are common
     scores = UnitScores(*(torch.from_numpy(rng.integers(0, 5, shape).astype(np.float32)) for shape in shapes))
-    fewer, more = (scores.mask(interpolation, sparsity) for sparsity in sparsities)
+    fewer, more = (scores.mask(settings_of(interpolation, sparsity)) for sparsity in sparsities)
     assert not (more.heads & ~fewer.heads).any()
     assert not (more.neurons & ~fewer.neurons).any()
     assert int((~more.neurons).sum()) == round(sparsities[1] * 144)
@@ -180,8 +186,64 @@ def test_the_scale_of_a_score_does_not_change_what_is_removed(
     kind: Kind, seed: int, scale: float, sparsity: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    parts = [torch.from_numpy(rng.uniform(0.1, 1, shape)) for shape in ((3, 4), (3, 48), (3, 4), (3, 48))]
-    scaled = UnitScores(parts[0] * scale, parts[1] * scale, parts[2], parts[3]).knowledge(0.4)
+    parts = [torch.from_numpy(rng.uniform(0.1, 1, shape)) for shape in ((3, 4), (3, 48)) * 3]
+    scaled = UnitScores(parts[0] * scale, parts[1] * scale, *parts[2:]).knowledge(0.4)
     plain = UnitScores(*parts).knowledge(0.4)
     for left, right in zip(scaled, plain, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
+
+
+def test_every_scorer_ranks_by_what_it_says(kind: Kind) -> None:
+    scores = reference_scores(kind)
+    expected = {
+        "knowledge": scores.knowledge(0.3),
+        "expressiveness": scores.knowledge(1.0),
+        "friendliness": scores.knowledge(0.0),
+        "magnitude": (normalised(scores.head_magnitude), normalised(scores.neuron_magnitude)),
+    }
+    assert {*expected, "random"} == set(get_args(Scorer))
+    for scorer, ranked in expected.items():
+        heads, neurons = scores.ranked_by(settings_of(0.3, scorer=scorer), seed=7)
+        assert torch.equal(heads, ranked[0])
+        assert torch.equal(neurons, ranked[1])
+
+
+def test_random_units_depend_on_the_seed_alone(kind: Kind) -> None:
+    scores = reference_scores(kind)
+    first, again, other = (scores.mask(settings_of(0.3, 0.5, scorer="random"), seed) for seed in (1, 1, 2))
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    assert scores.mask(settings_of(0.9, 0.5, scorer="random"), 1).fingerprint() == first.fingerprint()
+    assert int((~first.neurons).sum()) == round(0.5 * first.neurons.numel())
+
+
+def test_heads_and_neurons_have_their_own_sparsity_when_asked(kind: Kind) -> None:
+    mask = reference_scores(kind).mask(settings_of(0.5, 0.5, head_sparsity=0.25, neuron_sparsity=0.75))
+    assert float((~mask.heads).float().mean()) == 0.25
+    assert float((~mask.neurons).float().mean()) == 0.75
+
+
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_removed_neurons_come_in_multiples_and_are_each_layers_lowest(kind: Kind, multiple: int) -> None:
+    scores = reference_scores(kind)
+    free, rounded = (scores.mask(settings_of(0.5, 0.4, neuron_multiple=number)) for number in (1, multiple))
+    assert torch.equal(free.heads, rounded.heads)
+    knowledge = scores.knowledge(0.5)[1]
+    for layer in range(len(free.neurons)):
+        lost, wanted = int((~rounded.neurons[layer]).sum()), int((~free.neurons[layer]).sum())
+        assert lost % multiple == 0
+        assert abs(lost - wanted) <= multiple / 2
+        if 0 < lost < len(knowledge[layer]):
+            assert knowledge[layer][~rounded.neurons[layer]].max() <= knowledge[layer][rounded.neurons[layer]].min()
+
+
+def test_magnitudes_are_norms_of_a_units_weights(kind: Kind) -> None:
+    teacher = golden(kind).teacher
+    heads, neurons = magnitudes(teacher)
+    layer = teacher.bert.encoder.layer[1]
+    width = layer.attention.output.dense.in_features // heads.shape[1]
+    rows = slice(2 * width, 3 * width)
+    weights = [getattr(layer.attention.self, name).weight[rows] for name in ("query", "key", "value")]
+    weights.append(layer.attention.output.dense.weight[:, rows])
+    assert float(heads[1, 2]) == pytest.approx(float(torch.cat([weight.flatten() for weight in weights]).norm()))
+    neuron = torch.cat([layer.intermediate.dense.weight[5], layer.output.dense.weight[:, 5]])
+    assert float(neurons[1, 5]) == pytest.approx(float(neuron.norm()))

@@ -32,8 +32,8 @@ IMPORTERS = {
     "ray.tune": {
         "orchestrator/callback.py",
         "orchestrator/searching.py",
-        "orchestrator/sweep.py",
         "orchestrator/trial.py",
+        "orchestrator/tuning.py",
     },
 }
 """The only modules that may know these libraries."""

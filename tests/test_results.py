@@ -9,9 +9,10 @@ from tiny import tiny_data
 
 from stkd.orchestrator.best import best_student, export_student
 from stkd.orchestrator.callback import failure_reason
-from stkd.orchestrator.display import Display, results_table, size_line
+from stkd.orchestrator.display import Display
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import ResultsFile, StageResult, Status, TrialResult, describe, read_results
+from stkd.orchestrator.tables import results_table, size_line
 from stkd.trainers.errors import UserError
 
 
@@ -122,8 +123,9 @@ def test_failure_reason_is_the_last_line_of_the_cause() -> None:
 
 def test_display_in_a_log_is_plain_lines_with_progress() -> None:
     screen = io.StringIO()
-    display = Display(Console(file=screen, width=80), trials=2)
+    display = Display(Console(file=screen, width=80))
     display.task_started(tiny_data(), resumed=False)
+    display.phase_started("search", 2)
     display.stage_started("teacher")
     display.stage_epoch("teacher", 1, 3, {"loss": 0.5, "score": 0.8})
     display.stage_finished(StageResult("teacher", "teacher-1", 61.0, False, {"score": 0.913}))
@@ -135,7 +137,7 @@ def test_display_in_a_log_is_plain_lines_with_progress() -> None:
     display.task_ended(finished=True)
     lines = screen.getvalue()
     expected = (
-        "tiny begins: 96 training and 32 validation examples",
+        "tiny begins: 96 training, 32 validation, 32 test examples",
         "fine-tuning the teacher: epoch 1 of 3, loss 0.500, score 80.0",
         "teacher: score 91.3, took 1:01",
         "scores: ready, taken over from an earlier sweep",
@@ -149,7 +151,8 @@ def test_display_in_a_log_is_plain_lines_with_progress() -> None:
 
 def test_time_left_is_told_once_a_trial_has_ended() -> None:
     screen = io.StringIO()
-    display = Display(Console(file=screen, width=200, force_terminal=True), trials=4)
+    display = Display(Console(file=screen, width=200, force_terminal=True))
+    display.phase_started("search", 4)
     display.trial_started(trial("a", 0.7, "running"))
     display.trial_epoch(trial("a", 0.7, "running"), {"score": 0.7})
     assert "left" not in screen.getvalue()

@@ -46,6 +46,7 @@ def tiny_data(train: int = 96, validation: int = 32, task: Task = TASK) -> TaskD
         task,
         tiny_examples(train, 1, regression),
         tiny_examples(validation, 2, regression),
+        tiny_examples(validation, 3, regression),
         f"tiny-{train}-{validation}",
     )
 

@@ -15,6 +15,9 @@ KNOWN_FAMILIES = ("bert",)
 """The encoder families (`model_type` of a checkpoint) that `stkd.trainers.families` declares, told without torch."""
 
 
+Scorer = Literal["knowledge", "expressiveness", "friendliness", "magnitude", "random"]
+
+
 class Config(BaseModel):
     """Base of all settings: frozen, no unknown keys, no silent conversion of types, no infinite numbers."""
 
@@ -50,6 +53,14 @@ class DistillationConfig(Config):
     """lambda: knowledge = lambda * expressiveness + (1 - lambda) * friendliness."""
     sparsity: Sparsity = 0.0
     """Share of the teacher's heads, and of its neurons, removed."""
+    head_sparsity: Sparsity | None = None
+    """Share of the heads removed, where it is not `sparsity`."""
+    neuron_sparsity: Sparsity | None = None
+    """Share of the neurons removed, where it is not `sparsity`."""
+    neuron_multiple: PositiveInt = 1
+    """Each layer loses a multiple of so many neurons, as near to its own share as can be: 8 suits tensor cores."""
+    scorer: Scorer = "knowledge"
+    """What units are ranked by; `knowledge` mixes expressiveness and friendliness, the others take no interpolation."""
     temperature: PositiveFloat = 2.0
     hard_weight: Fraction = 0.5
     """Weight of the loss against the labels; the rest goes to the loss against the teacher."""
@@ -81,6 +92,11 @@ class DataConfig(Config):
     source: Literal["hub", "glue_dir", "generated"] = "hub"
     path: str | None = None
     """`glue_dir`: the folder with one sub-folder per task (`MRPC/train.tsv`, ...). `hub`: the data set's name."""
+    selection: Literal["held_out", "official"] = "held_out"
+    """What students are chosen by: examples held out from training, so that the source's validation split is a test
+    that nothing was chosen by; or `official`, that validation split itself, as in the paper."""
+    selection_examples: PositiveInt | None = None
+    """How many are held out; null takes a tenth, and at most 2,000."""
     train_examples: PositiveInt | None = None
     """Only the first so many training examples of a seeded shuffle; null takes all."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -9,8 +9,8 @@ way they are put together tells, sometimes in two steps:
 - "The wine at the pub used to be great." is unhappy.
 - "I doubt that the wine at the pub is no longer great." is happy.
 
-The last fifth of the words of judgement, and of the events, occurs in the validation examples only, so that a model
-also has to know what words mean.
+The last fifth of the words of judgement, and of the events, occurs in the validation and test examples only, so that a
+model also has to know what words mean.
 """
 
 import random
@@ -23,7 +23,7 @@ NAME = "remarks"
 CLASS_NAMES = ("unhappy", "happy")
 
 MAX_EXAMPLES = 10_000
-"""Of training and validation together: the simplest kinds of remark would run out beyond it."""
+"""Of all splits together: the simplest kinds of remark would run out beyond it."""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -153,23 +153,30 @@ THINGS = _words(
 PLACES = _words("hotel inn lodge cafe bistro restaurant resort hostel guesthouse spa pub villa")
 
 
-def generate(train: int = 2000, validation: int = 500, seed: int = 0) -> tuple[Examples, Examples]:
-    """Make the training and the validation examples; no text occurs twice, and the classes are equally frequent.
+def generate(
+    train: int = 2000, validation: int = 500, test: int = 500, seed: int = 0
+) -> tuple[Examples, Examples, Examples]:
+    """Make training, validation and test examples; no text occurs twice, and the classes are equally frequent.
 
     The same arguments give the same examples on every machine.
 
     Raises:
-        UserError: a size is below 1, or both together exceed `MAX_EXAMPLES`.
+        UserError: a size is below 1, or all together exceed `MAX_EXAMPLES`.
 
     """
-    if min(train, validation) < 1 or train + validation > MAX_EXAMPLES:
+    sizes = (train, validation, test)
+    if min(sizes) < 1 or sum(sizes) > MAX_EXAMPLES:
         raise UserError(
-            f"the generated task cannot have {train} training and {validation} validation examples: "
-            f"each must be at least 1, and both together at most {MAX_EXAMPLES}"
+            f"the generated task cannot have {train} training, {validation} validation and {test} test examples: "
+            f"each must be at least 1, and all together at most {MAX_EXAMPLES}"
         )
     source = random.Random(seed)  # noqa: S311 (no secret depends on it)
     seen: set[str] = set()
-    return _split(source, train, seen, unseen_words=False), _split(source, validation, seen, unseen_words=True)
+    return (
+        _split(source, train, seen, unseen_words=False),
+        _split(source, validation, seen, unseen_words=True),
+        _split(source, test, seen, unseen_words=True),
+    )
 
 
 def _split(source: random.Random, size: int, seen: set[str], unseen_words: bool) -> Examples:

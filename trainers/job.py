@@ -23,14 +23,16 @@ from stkd.trainers.loop import (
 )
 from stkd.trainers.metrics import evaluate
 from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, make_student, parameter_count, save_model
+from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import UnitScores, score_units
+from stkd.trainers.scores import score_units
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, sliced
 
-TRAIN, VALIDATION = "train.safetensors", "validation.safetensors"
+TRAIN, VALIDATION, TEST = "train.safetensors", "validation.safetensors", "test.safetensors"
+LABELS = "labels"
 LOGITS, SCORES, REPORT = "logits.safetensors", "scores.safetensors", "report.json"
 
 
@@ -139,10 +141,11 @@ def _megabytes(model: PreTrainedModel) -> float:
 
 
 def encode_task(data: TaskData, model: str, max_length: int, folder: Path) -> None:
-    """Tokenise both splits with the model's tokenizer into `folder`, and put the tokenizer beside them."""
+    """Tokenise the three splits with the model's tokenizer into `folder`, and put the tokenizer beside them."""
     tokenizer = load_tokenizer(model)
     encode(data.train, tokenizer, max_length).save(folder / TRAIN)
     encode(data.validation, tokenizer, max_length).save(folder / VALIDATION)
+    encode(data.test, tokenizer, max_length).save(folder / TEST)
     tokenizer.save_pretrained(folder)
 
 
@@ -162,6 +165,14 @@ def save_logits(teacher: Path, mask: UnitMask | None, data: Path, ranks: Ranks, 
     if ranks.is_first:
         save_file({"logits": logits}, folder / LOGITS)
     return len(train)
+
+
+def save_test_logits(model: Path, data: Path, ranks: Ranks, folder: Path) -> None:
+    """Write a saved model's logits on the test split as `logits`, and the labels as `labels`."""
+    test = EncodedExamples.load(data / TEST)
+    logits = predict(load_saved(model).to(ranks.device), test, ranks)
+    if ranks.is_first:
+        save_file({"logits": logits, LABELS: torch.from_numpy(test.labels)}, folder / LOGITS)
 
 
 def score_teacher(

@@ -1,4 +1,4 @@
-"""Expressiveness and friendliness of a teacher's units, and the sparse teachers that they lead to.
+"""Expressiveness and friendliness of a teacher's units.
 
 Source: Yang, Zhang, Song: Sparse Teachers Can Be Dense with Knowledge (EMNLP 2022), section 3.
 Shapes: L layers, H heads of a layer, N FFN neurons of a layer, D channels of a head, B examples, T tokens, C classes.
@@ -6,59 +6,16 @@ Shapes: L layers, H heads of a layer, N FFN neurons of a layer, D channels of a 
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stkd.trainers.batches import Batch
 from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.losses import Kind, imitation_losses, task_losses
-from stkd.trainers.units import UnitMask
-
-EPSILON = 1e-7
-"""Added to a layer's norm, as in the reference implementation."""
-
-
-@dataclass(frozen=True)
-class UnitScores:
-    """Raw scores of the teacher's units: mean absolute gradients of their masks, heads (L, H) and neurons (L, N)."""
-
-    head_expressiveness: Tensor
-    neuron_expressiveness: Tensor
-    head_friendliness: Tensor
-    neuron_friendliness: Tensor
-
-    def knowledge(self, interpolation: float) -> tuple[Tensor, Tensor]:
-        """K = lambda * E + (1 - lambda) * F of heads (L, H) and neurons (L, N), each of E and F at layer norm one."""
-        return (
-            _mix(self.head_expressiveness, self.head_friendliness, interpolation),
-            _mix(self.neuron_expressiveness, self.neuron_friendliness, interpolation),
-        )
-
-    def mask(self, interpolation: float, sparsity: float) -> UnitMask:
-        """The mask without the share `sparsity` of heads, and of neurons: lowest knowledge first, over all layers."""
-        heads, neurons = self.knowledge(interpolation)
-        return UnitMask(_keep_highest(heads, sparsity), _keep_highest(neurons, sparsity))
-
-    def save(self, path: Path) -> None:
-        """Write the scores as safetensors."""
-        save_file({field.name: getattr(self, field.name) for field in fields(self)}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "UnitScores":
-        """Read what `save` wrote."""
-        return cls(**load_file(path))
-
-
-def normalised(scores: Tensor) -> Tensor:
-    """Each layer (row) divided by its L2 norm."""
-    norms: Tensor = torch.linalg.vector_norm(scores, dim=1, keepdim=True)
-    return scores / (norms + EPSILON)
+from stkd.trainers.ranking import UnitScores
 
 
 def score_units(
@@ -98,7 +55,28 @@ def score_units(
             count += len(batch.labels) if reduction == "example" else 1
     if sums is None:
         raise ValueError("no batch to score on")
-    return UnitScores(*(total.cpu() / count for total in sums))
+    return UnitScores(*(total.cpu() / count for total in sums), *magnitudes(teacher))
+
+
+def magnitudes(teacher: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """L2 norm of the weights that belong to each unit, in its projections' rows and the output projection's columns.
+
+    Heads (L, H) and neurons (L, N), on the CPU.
+    """
+    family, head_count = family_of(teacher), int(teacher.config.num_attention_heads)
+    heads, neurons = [], []
+    for layer in encoder_layers(teacher):
+        rows = [linear(layer, path).weight for path in (family.query, family.key, family.value)]
+        columns = linear(layer, family.attention_output).weight.T
+        heads.append(_squares([*rows, columns]).reshape(head_count, -1).sum(dim=1).sqrt())
+        columns = linear(layer, family.neurons_output).weight.T
+        neurons.append(_squares([linear(layer, family.neurons).weight, columns]).sqrt())
+    return torch.stack(heads).cpu(), torch.stack(neurons).cpu()
+
+
+def _squares(weights: list[Tensor]) -> Tensor:
+    """Sums of squares of each row over all the given matrices, (rows,)."""
+    return torch.stack([weight.detach().square().sum(dim=1) for weight in weights]).sum(dim=0)
 
 
 def _absolute_mask_gradients(
@@ -152,15 +130,3 @@ def _projection_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _mix(expressiveness: Tensor, friendliness: Tensor, interpolation: float) -> Tensor:
-    return interpolation * normalised(expressiveness) + (1.0 - interpolation) * normalised(friendliness)
-
-
-def _keep_highest(knowledge: Tensor, sparsity: float) -> Tensor:
-    """Boolean mask, shaped like `knowledge`, without the lowest `round(sparsity * count)` entries; ties by position."""
-    ranking = torch.sort(knowledge.flatten(), stable=True).indices
-    kept = torch.ones(knowledge.numel(), dtype=torch.bool)
-    kept[ranking[: round(sparsity * knowledge.numel())]] = False
-    return kept.view_as(knowledge)

@@ -6,7 +6,6 @@ files), `generated` the task that stkd makes itself. Test splits are not read: t
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from stkd.trainers import generated
 from stkd.trainers.config import DataConfig
 from stkd.trainers.errors import UserError
 from stkd.trainers.examples import Examples
+from stkd.trainers.splits import three_splits
 from stkd.trainers.tasks import HubLayout, Task, TsvLayout, did_you_mean, find_task
 
 __all__ = ["SOURCES", "Examples", "Source", "TaskData", "load_task"]
@@ -30,11 +30,12 @@ class TaskData:
     task: Task
     train: Examples
     validation: Examples
+    test: Examples
     fingerprint: str
 
 
-Source = Callable[[Task, DataConfig], tuple[Examples, Examples]]
-"""Gives the training and the validation examples of a task, or raises UserError."""
+Source = Callable[[Task, DataConfig], tuple[Examples, Examples, Examples | None]]
+"""Gives the training, validation and, where there is one, test examples of a task, or raises UserError."""
 
 
 def load_task(name: str, config: DataConfig) -> TaskData:
@@ -46,23 +47,12 @@ def load_task(name: str, config: DataConfig) -> TaskData:
     """
     task = find_task(name)
     try:
-        train, validation = SOURCES[config.source](task, config)
+        found = SOURCES[config.source](task, config)
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if config.train_examples is not None:
-        train = _sample(train, config.train_examples, config.seed)
-    return TaskData(task, train, validation, _fingerprint(name, train, validation))
-
-
-def _sample(examples: Examples, count: int, seed: int) -> Examples:
-    """Return the first `count` examples of a seeded shuffle: a larger sample holds all of a smaller one."""
-    order = list(range(len(examples)))
-    random.Random(seed).shuffle(order)  # noqa: S311 (no secret depends on it)
-    chosen = order[:count]
-    pairs = None if examples.pairs is None else [examples.pairs[i] for i in chosen]
-    # The annotation says that labels stay of one type, which the comprehension forgets.
-    labels: list[Any] = [examples.labels[i] for i in chosen]
-    return Examples([examples.texts[i] for i in chosen], pairs, labels)
+    splits = three_splits(*found, config)
+    fingerprint = _fingerprint(name, splits.train, splits.validation, splits.test)
+    return TaskData(task, splits.train, splits.validation, splits.test, fingerprint)
 
 
 def _fingerprint(name: str, *splits: Examples) -> str:
@@ -73,13 +63,13 @@ def _fingerprint(name: str, *splits: Examples) -> str:
 # The three sources
 
 
-def _from_generated(task: Task, config: DataConfig) -> tuple[Examples, Examples]:
+def _from_generated(task: Task, config: DataConfig) -> tuple[Examples, Examples, Examples | None]:
     if task.name != generated.NAME:
         raise UserError(f"data.source 'generated' makes the task {generated.NAME!r} only, not {task.name!r}")
     return generated.generate(seed=config.seed)
 
 
-def _from_glue_dir(task: Task, config: DataConfig) -> tuple[Examples, Examples]:
+def _from_glue_dir(task: Task, config: DataConfig) -> tuple[Examples, Examples, Examples | None]:
     if task.tsv is None:
         raise _not_in_source(task, config)
     if not config.path:
@@ -90,7 +80,7 @@ def _from_glue_dir(task: Task, config: DataConfig) -> tuple[Examples, Examples]:
     return _check(task, task.tsv.labels, train, validation)
 
 
-def _from_hub(task: Task, config: DataConfig) -> tuple[Examples, Examples]:
+def _from_hub(task: Task, config: DataConfig) -> tuple[Examples, Examples, Examples | None]:
     if task.hub is None:
         raise _not_in_source(task, config)
     name = config.path or HUB_DATA_SET
@@ -251,13 +241,15 @@ def _first_line(error: Exception) -> str:
 # From rows to examples
 
 
-def _check(task: Task, known: tuple[Any, ...], train: Rows, validation: Rows) -> tuple[Examples, Examples]:
+def _check(
+    task: Task, known: tuple[Any, ...], train: Rows, validation: Rows
+) -> tuple[Examples, Examples, Examples | None]:
     """Return both splits as examples. `known` are the labels as the source spells them, in class order."""
     examples = _examples(task, known, train)
     for number, (label, class_name) in enumerate(zip(known, task.class_names, strict=True)):
         if number not in examples.labels:
             raise UserError(f"{train.place}: no example has the label {label!r} ({class_name}); training needs some")
-    return examples, _examples(task, known, validation)
+    return examples, _examples(task, known, validation), None
 
 
 def _examples(task: Task, known: tuple[Any, ...], rows: Rows) -> Examples:

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 
 from stkd.trainers import ranks as process_group
-from stkd.trainers.config import ScoringConfig
+from stkd.trainers.config import DistillationConfig, ScoringConfig
 from stkd.trainers.errors import NonFiniteLossError
-from stkd.trainers.job import SCORES, Job, encode_task, evaluate_model, save_logits, score_teacher
+from stkd.trainers.job import SCORES, Job, encode_task, evaluate_model, save_logits, save_test_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
+from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import UnitScores
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import EpochReport, JobSpec
 from stkd.trainers.tasks import Task
@@ -85,9 +85,9 @@ class Worker:
         self._ranks.barrier()
         return evaluate_model(folder, task, data, self._ranks)
 
-    def mask_fingerprint(self, scores: Path, interpolation: float, sparsity: float) -> str:
+    def mask_fingerprint(self, scores: Path, settings: DistillationConfig, seed: int) -> str:
         """What names the sparse teacher of these settings: equal for settings that remove the same units."""
-        mask = UnitScores.load(scores / SCORES).mask(interpolation, sparsity)
+        mask = UnitScores.load(scores / SCORES).mask(settings, seed)
         return "dense" if mask.is_dense else mask.fingerprint()
 
     def save_dense_logits(self, teacher: Path, data: Path, folder: Path) -> int:
@@ -95,11 +95,15 @@ class Worker:
         return save_logits(teacher, None, data, self._ranks, folder)
 
     def save_sparse_logits(
-        self, teacher: Path, scores: Path, interpolation: float, sparsity: float, data: Path, folder: Path
+        self, teacher: Path, scores: Path, settings: DistillationConfig, seed: int, data: Path, folder: Path
     ) -> int:
         """Write a sparse teacher's logits on the training split; returns how many examples the teacher read."""
-        mask = UnitScores.load(scores / SCORES).mask(interpolation, sparsity)
+        mask = UnitScores.load(scores / SCORES).mask(settings, seed)
         return save_logits(teacher, mask, data, self._ranks, folder)
+
+    def save_test_logits(self, model: Path, data: Path, folder: Path) -> None:
+        """Write a model's logits on the test split, and the labels beside them."""
+        save_test_logits(model, data, self._ranks, folder)
 
     def save_scores(
         self,

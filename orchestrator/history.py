@@ -1,0 +1,43 @@
+"""What a training is, and what became of it epoch by epoch, so that nobody trains the same thing twice."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stkd.search_spaces.schema import Space
+from stkd.trainers.specs import EpochReport
+
+HISTORY = "history.json"
+SCORE = "best_score"
+"""What trials are compared by: the task's score of a trial's best epoch so far."""
+WORST_SCORE = -1.0
+"""Of a failed trial: no metric of any task goes below it, and searchers need a number."""
+
+
+def trial_inputs(space: Space, data: Path, teacher: Path, mask: str) -> dict[str, Any]:
+    """All that decides what a distillation comes to. `mask` names the units that its teacher has lost."""
+    return {
+        "data": data.name,
+        "teacher": teacher.name,
+        "mask": mask,
+        "student": space.student.model_dump(),
+        "training": space.training.model_dump(),
+        "distillation": space.distillation.model_dump(include={"temperature", "hard_weight"}),
+        "deepspeed": space.deepspeed,
+        "ranks": space.resources.ranks,
+    }
+
+
+def epoch_entry(report: EpochReport, student: str, teacher_examples: int) -> dict[str, Any]:
+    """An epoch as it is reported to Ray Tune and kept. `student` is the artifact of the best student so far."""
+    measured: Mapping[str, float] = report.measured
+    if report.failure:
+        return {SCORE: WORST_SCORE, "measured": {}, "student": student, "finished": False, "failure": report.failure}
+    return {
+        SCORE: measured["best_score"],
+        "measured": {**measured, "teacher_examples": teacher_examples},
+        "improved": report.improved,
+        "student": student,
+        "finished": report.done,
+        "failure": "",
+    }

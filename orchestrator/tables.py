@@ -1,0 +1,134 @@
+"""What a sweep ends with: its best students, what they are measured against, and what several seeds say. In percent."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from stkd.orchestrator.evidence import chosen_trial
+from stkd.orchestrator.results import SHORT_NAMES, Evidence, Role, TaskResults
+from stkd.search_spaces.schema import Space
+from stkd.trainers.metrics import METRICS
+
+SHOWN_TRIALS = 10
+OFFICIAL = "students were chosen and tested on the same official split, as in the paper: their scores are optimistic"
+CONTROL_NAMES: Mapping[Role, str] = {
+    "no teacher": "student without a teacher",
+    "dense teacher": "dense teacher's student",
+    "random teacher": "randomly sparse teacher's student",
+}
+
+
+def print_results(console: Console, space: Space, results: TaskResults) -> None:
+    """Print what is known of a task; nothing where no student is there."""
+    if not results.ranked():
+        return
+    console.print()
+    console.print(results_table(results))
+    console.print(size_line(results), highlight=False, soft_wrap=True)
+    if results.evidence:
+        console.print()
+        console.print(confirmed_table(results.evidence))
+        console.print(results.evidence.verdict, highlight=False, soft_wrap=True)
+    if space.data.selection == "official":
+        console.print(OFFICIAL, highlight=False, soft_wrap=True)
+
+
+def results_table(results: TaskResults) -> Table:
+    """The best trials, with the teacher and the controls above them. `score` is what students were chosen by."""
+    ranked = results.ranked()
+    keys = list(ranked[0].values)
+    measures = _measures(ranked[0].metrics)
+    table = Table(title=f"{results.task}: the best students of {len(results.of_phase('search'))} trials")
+    table.title_justify = "left"
+    table.add_column("", no_wrap=True)
+    for heading in (*(_heading(key) for key in keys), "score", *measures, "test", "epoch", "trial"):
+        table.add_column(heading, justify="right", overflow="fold")
+    row = _Row(table, results, keys, measures)
+    teacher = results.stages.get("teacher")
+    if teacher is not None:
+        row.add("teacher", {}, teacher.metrics, teacher.artifact, "")
+    best_controls = {trial.role: trial for trial in reversed(results.ranked("control"))}
+    for role, name in CONTROL_NAMES.items():
+        if role in best_controls:
+            trial = best_controls[role]
+            row.add(name, trial.values, trial.metrics, trial.student, trial.status)
+    if "dense teacher" not in best_controls and "trial_student" in results.stages:
+        stage = results.stages["trial_student"]
+        row.add(CONTROL_NAMES["dense teacher"], {}, stage.metrics, stage.artifact, "")
+    table.add_section()
+    for place, trial in enumerate(ranked[:SHOWN_TRIALS], start=1):
+        row.add(f"student {place}", trial.values, trial.metrics, trial.student, trial.status)
+    return table
+
+
+class _Row:
+    """Adds rows of one table."""
+
+    def __init__(self, table: Table, results: TaskResults, keys: list[str], measures: list[str]) -> None:
+        self._table, self._results, self._keys, self._measures = table, results, keys, measures
+
+    def add(
+        self, label: str, values: Mapping[str, object], metrics: Mapping[str, float], model: str, status: str
+    ) -> None:
+        by_setting = {key.rpartition(".")[2]: value for key, value in values.items()}
+        shown = [by_setting.get(key.rpartition(".")[2], "") for key in self._keys]
+        test = self._results.tests.get(model)
+        self._table.add_row(
+            label,
+            *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in shown),
+            percent(metrics["score"]),
+            *(percent(metrics[measure]) for measure in self._measures),
+            "" if test is None else percent(test.score),
+            f"{metrics['epoch']:.0f}" if "epoch" in metrics else "",
+            status,
+        )
+
+
+def size_line(results: TaskResults) -> str:
+    """What the chosen student weighs and how fast it answers, beside the teacher."""
+    chosen, teacher = chosen_trial(results), results.stages.get("teacher")
+    parts = []
+    for label, metrics in (
+        ("student", chosen.metrics if chosen else {}),
+        ("teacher", teacher.metrics if teacher else {}),
+    ):
+        if "megabytes" in metrics:
+            size = f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"
+            parts.append(f"{label}: {size}, {metrics['milliseconds_per_example']:.1f} ms for one example")
+    return "; ".join(parts)
+
+
+def confirmed_table(evidence: Evidence) -> Table:
+    """The finalists and controls over their seeds, the winner first."""
+    table = Table(title="finalists and controls over fresh seeds", title_justify="left")
+    table.add_column("student of", overflow="fold")
+    for heading in ("seeds", "score", "at least", "test", "spread", "95 % interval"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for found in evidence.confirmed:
+        table.add_row(
+            found.name,
+            str(found.seeds),
+            percent(found.selection.mean),
+            percent(found.selection.low),
+            percent(found.test.mean),
+            percent(found.spread),
+            f"{percent(found.test.low)} to {percent(found.test.high)}",
+        )
+    return table
+
+
+def _heading(key: str) -> str:
+    setting = key.rpartition(".")[2]
+    return SHORT_NAMES.get(setting, setting)
+
+
+def _measures(metrics: Mapping[str, float]) -> list[str]:
+    """The task's metrics, where they are not the score itself."""
+    names = [name for name in METRICS if name in metrics]
+    return names if len(names) > 1 else []
+
+
+def percent(score: float) -> str:
+    """A share of one as a percentage."""
+    return f"{100 * score:.1f}"

@@ -1,0 +1,124 @@
+"""One task of a sweep, from its stages to its test: a study of its own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+
+from rich.console import Console
+
+from stkd.cluster.connection import hosted_gang, most_cpus_per_rank
+from stkd.orchestrator.artifacts import ArtifactStore
+from stkd.orchestrator.callback import SweepCallback
+from stkd.orchestrator.display import Display
+from stkd.orchestrator.events import Observers, ResultsObserver
+from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.phases import confirmations, controls
+from stkd.orchestrator.recording import Recorder
+from stkd.orchestrator.results import Phase, ResultsFile, TaskResults
+from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
+from stkd.orchestrator.testing import measure_on_test, weigh_results
+from stkd.orchestrator.tracking import Tracker
+from stkd.orchestrator.trial import WORKER, TrialPlan
+from stkd.orchestrator.tuning import Tuning
+from stkd.search_spaces.schema import Space
+from stkd.trainers.sources import TaskData
+
+
+class TaskSweep:
+    """The stages, the search, the controls, the finalists over fresh seeds, and the one look at the test split."""
+
+    def __init__(
+        self,
+        space: Space,
+        storage: Storage,
+        sweep: SweepFolder,
+        tracker: Tracker,
+        console: Console,
+        data: TaskData,
+    ) -> None:
+        self._space, self._storage, self._data = space, storage, data
+        self._folder = sweep.task(data.task.name)
+        self._file = ResultsFile(self._folder.results)
+        self._store = ArtifactStore(storage.artifacts)
+        self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
+        self._observer = Observers([ResultsObserver(self._file), self._recorder, Display(console)])
+
+    def run(self) -> bool:
+        """Returns whether the task came to its end; what is there from before an interruption is not done again."""
+        finished = False
+        self._observer.task_started(self._data, resumed=bool(self._results().stages))
+        try:
+            finished = self._run()
+        finally:
+            self._observer.task_ended(finished)
+        return finished
+
+    def _run(self) -> bool:
+        with self._host() as host:
+            shared = Stages(self._space, self._data, self._store, self._observer, host.caller).run()
+        if not self._trials(shared):
+            return False
+        with self._host() as host:
+            measure_on_test(self._results(), shared, self._data.task, self._store, host.caller, self._observer)
+        evidence = weigh_results(self._results(), self._data.task, self._store)
+        if evidence:
+            self._observer.weighed(evidence)
+        self._recorder.record_best(self._results())
+        return True
+
+    def _trials(self, shared: Shared) -> bool:
+        """All phases of trials; returns whether every trial has ended."""
+        space = self._space
+        if not self._phase("search", shared, space.trial_count):
+            return False
+        if space.controls and not self._phase("control", shared, len(controls(space, self._results()))):
+            return False
+        return self._phase("confirm", shared, len(confirmations(space, self._results())))
+
+    def _phase(self, phase: Phase, shared: Shared, count: int) -> bool:
+        if not count:
+            return True
+        known = self._results()
+        plan = TrialPlan(
+            self._space, self._data.task, self._storage, self._folder, shared.data, shared.teacher, shared.scores
+        )
+        callback = SweepCallback(self._space, self._folder, self._observer, phase, known.trials)
+        self._observer.phase_started(phase, count)
+        tuning = Tuning(plan, callback)
+        match phase:
+            case "search":
+                tuning.search()
+            case "control":
+                tuning.run(phase, controls(self._space, known))
+            case "confirm":
+                tuning.run(phase, confirmations(self._space, known))
+        ended = [trial for trial in self._results().of_phase(phase) if trial.status != "running"]
+        return len(ended) >= count
+
+    def _results(self) -> TaskResults:
+        return self._file.read(self._data.task.name)
+
+    @contextmanager
+    def _host(self) -> Iterator["_LazyHost"]:
+        with ExitStack() as stack:
+            yield _LazyHost(self._space, stack)
+
+
+class _LazyHost:
+    """Starts the gang that computes stages when the first stage needs it."""
+
+    def __init__(self, space: Space, stack: ExitStack) -> None:
+        self._space, self._stack = space, stack
+
+    def caller(self) -> CallGang:
+        """The way to the gang."""
+        return self._call
+
+    @cached_property
+    def _call(self) -> CallGang:
+        resources = self._space.resources
+        cpus = resources.cpus_per_rank
+        if not resources.gpus_per_rank:  # stages run one after the other: on CPUs, each has the machine to itself
+            cpus = most_cpus_per_rank(resources.ranks)
+        host = hosted_gang(WORKER, resources.ranks, cpus, resources.gpus_per_rank)
+        return ray_caller(self._stack.enter_context(host))

@@ -1,0 +1,67 @@
+"""The one look at the test split, when everything is trained and chosen."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from stkd.orchestrator.artifacts import ArtifactStore, write_json
+from stkd.orchestrator.events import Observer
+from stkd.orchestrator.evidence import Answers, Contender, contenders, weigh
+from stkd.orchestrator.results import Evidence, TaskResults, Tested, TrialResult
+from stkd.orchestrator.stages import METRICS, CallGang, Shared, read_metrics
+from stkd.trainers.job import LABELS, LOGITS
+from stkd.trainers.metrics import evaluate
+from stkd.trainers.tasks import Task
+
+
+def to_be_tested(results: TaskResults) -> list[TrialResult]:
+    """Whose students are measured: the confirmed ones, or else the best candidate and the best control of each role."""
+    confirmed = [trial for contender in contenders(results.of_phase("confirm")) for trial in contender.trials.values()]
+    if confirmed:
+        return confirmed
+    best_controls = {trial.role: trial for trial in reversed(results.ranked("control"))}
+    return [*results.ranked()[:1], *best_controls.values()]
+
+
+def measure_on_test(
+    results: TaskResults,
+    shared: Shared,
+    task: Task,
+    store: ArtifactStore,
+    host: Callable[[], CallGang],
+    observer: Observer,
+) -> None:
+    """Measure the teacher and the students that are left on the test split, each once whoever asks for it."""
+    students = (store.root / trial.student for trial in to_be_tested(results))
+    for model in dict.fromkeys((shared.teacher, *students)):
+        inputs = {"data": shared.data.name, "model": model.name}
+        if store.find("test", inputs) is None:
+            with store.create("test", inputs) as folder:
+                host()("save_test_logits", model, shared.data, folder)
+                write_json(folder / METRICS, _measured(task, folder))
+        artifact = store.path("test", inputs)
+        observer.tested(Tested(model.name, artifact.name, read_metrics(artifact)))
+
+
+def _measured(task: Task, folder: Path) -> dict[str, float]:
+    answers = load_file(folder / LOGITS)
+    return evaluate(task, answers["logits"], answers[LABELS])
+
+
+def weigh_results(results: TaskResults, task: Task, store: ArtifactStore) -> Evidence | None:
+    """What the confirmed trials say, once they are tested; None where there are none."""
+    found = contenders(results.of_phase("confirm"))
+    if not found:
+        return None
+    answers = {contender.name: _answers(contender, results, store) for contender in found}
+    return weigh(found, answers, lambda logits, labels: evaluate(task, logits, labels)["score"])
+
+
+def _answers(contender: Contender, results: TaskResults, store: ArtifactStore) -> Answers:
+    logits, labels = {}, np.zeros(0, dtype=np.float32)
+    for seed, trial in contender.trials.items():
+        answers = load_file(store.root / results.tests[trial.student].artifact / LOGITS)
+        logits[seed], labels = answers["logits"], answers[LABELS]
+    return Answers(logits, labels)
