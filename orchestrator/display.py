@@ -15,12 +15,20 @@ from stkd.trainers.sources import TaskData
 
 STAGES = {
     "data": "tokenising the data",
+    "student_data": "tokenising the data for the student",
     "teacher": "fine-tuning the teacher",
     "trial_student": "distilling the trial student from the dense teacher",
+    "importance": "scoring the teacher's heads and neurons for the student's cut",
     "scores": "scoring the teacher's heads and neurons",
 }
 PHASES = {"search": "trial", "control": "control", "confirm": "confirmation"}
 SUMMARY_SECONDS = 15.0
+
+
+def doing(stage: str) -> str:
+    """What a stage does, and for which student where there are several: `scores-layers=4`."""
+    name, _, student = stage.partition("-")
+    return f"{STAGES[name]} ({student})" if student else STAGES[name]
 
 
 class Display(Observer):
@@ -52,13 +60,11 @@ class Display(Observer):
 
     @override
     def stage_started(self, stage: str) -> None:
-        self._show(STAGES[stage])
+        self._show(doing(stage))
 
     @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
-        text = (
-            f"{STAGES[stage]}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {percent(report['score'])}"
-        )
+        text = f"{doing(stage)}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {percent(report['score'])}"
         self._show(text)
 
     @override

@@ -14,13 +14,16 @@ WORST_SCORE = -1.0
 """Of a failed trial: no metric of any task goes below it, and searchers need a number."""
 
 
-def trial_inputs(space: Space, data: Path, teacher: Path, mask: str) -> dict[str, Any]:
-    """All that decides what a distillation comes to. `mask` names the units that its teacher has lost."""
+def trial_inputs(space: Space, teacher: Path, mask: str, student: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides what a distillation comes to.
+
+    `teacher` is an artifact of the data that it has learned from, `mask` names the units that it has lost, and
+    `student` is what the student starts from.
+    """
     return {
-        "data": data.name,
         "teacher": teacher.name,
         "mask": mask,
-        "student": space.student.model_dump(),
+        "student": student,
         "training": space.training.model_dump(),
         "distillation": space.distillation.model_dump(include={"temperature", "hard_weight"}),
         "deepspeed": space.deepspeed,

@@ -1,8 +1,9 @@
 """The stages of a task that all its trials share: data, teacher, trial student, scores."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,7 +16,7 @@ from stkd.orchestrator.events import Observer
 from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.results import StageResult
 from stkd.search_spaces.schema import Space
-from stkd.trainers.config import DistillationConfig
+from stkd.trainers.config import DistillationConfig, StudentConfig
 from stkd.trainers.errors import UserError
 from stkd.trainers.model_files import model_fingerprint
 from stkd.trainers.sources import TaskData
@@ -33,19 +34,36 @@ class StageError(ValueError):
 
 
 @dataclass(frozen=True)
+class StudentStages:
+    """What belongs to one kind of student: folders of its finished stages."""
+
+    inputs: Mapping[str, Any]
+    """What the student starts from, for whoever hashes it."""
+    data: Path
+    """The splits in the student's own tokens: the teacher's, unless it has a tokenizer of its own."""
+    importance: Path | None
+    trial_student: Path
+    scores: Path
+
+
+@dataclass(frozen=True)
 class Shared:
-    """Folders of the finished stages."""
+    """What a task's trials share: folders of the finished stages."""
 
     data: Path
     teacher: Path
-    trial_student: Path
-    scores: Path
+    students: Mapping[str, StudentStages]
+
+    def of(self, student: StudentConfig) -> StudentStages:
+        """The stages of one of the sweep's students."""
+        return self.students[student.model_dump_json()]
 
 
 class Stages:
     """Runs a task's stages in order, each only where its artifact is missing.
 
-    `host` gives the means to compute, and is asked for them only when there is something to compute.
+    What depends on the student is done for every student that the search can meet. `host` gives the means to compute,
+    and is asked for them only when there is something to compute.
     """
 
     def __init__(
@@ -55,16 +73,40 @@ class Stages:
 
     def run(self) -> Shared:
         """All stages; raises what a stage raised."""
-        data = self._encoded()
+        data = self._encoded("data", self._space.teacher.model)
         teacher = self._teacher(data)
-        trial_student = self._trial_student(data, teacher)
-        return Shared(data, teacher, trial_student, self._scores(data, teacher, trial_student))
+        students = self._space.students()
+        return Shared(
+            data,
+            teacher,
+            {
+                student.model_dump_json(): self._student(student, data, teacher, student_label(student, students))
+                for student in students
+            },
+        )
 
-    def _encoded(self) -> Path:
-        model = self._space.teacher.model
+    def _encoded(self, stage: str, model: str, label: str = "") -> Path:
         longest = self._space.training.max_length
         inputs = {"data": self._data.fingerprint, "tokenizer": model_fingerprint(model), "max_length": longest}
-        return self._stage("data", inputs, lambda folder: self._host()("encode", self._data, model, longest, folder))
+        arguments = (self._data, model, longest)
+        return self._stage(stage, inputs, lambda folder: self._host()("encode", *arguments, folder), label)
+
+    def _student(self, student: StudentConfig, data: Path, teacher: Path, label: str) -> StudentStages:
+        inputs: dict[str, Any] = {"settings": student.model_dump()}
+        student_data, importance = data, None
+        if student.init == "pretrained":
+            assert student.model is not None, "the space was checked"
+            inputs["model"] = model_fingerprint(student.model)
+            student_data = self._encoded("student_data", student.model, label)
+        elif student.init == "prune_units":
+            importance = self._importance(data, teacher)
+        inputs |= {"data": student_data.name, "importance": importance and importance.name}
+        distillation = Distillation(
+            teacher, self._dense_logits(data, teacher), student, self._dense_settings(), importance
+        )
+        trial_student = self._trial_student(distillation, student_data, inputs, label)
+        scores = self._scores(data, teacher, trial_student, student_data, label)
+        return StudentStages(inputs, student_data, importance, trial_student, scores)
 
     def _teacher(self, data: Path) -> Path:
         teacher = self._space.teacher
@@ -84,18 +126,19 @@ class Stages:
         spec = JobSpec(task, data, teacher.finetune, model=teacher.model, deepspeed=self._space.deepspeed)
         return self._train("teacher", spec, folder, [])
 
-    def _trial_student(self, data: Path, teacher: Path) -> Path:
-        space = self._space.model_copy(update={"distillation": self._dense_settings()})
-        logits = self._dense_logits(data, teacher)
-        inputs = trial_inputs(space, data, teacher, DENSE)
-        distillation = Distillation(teacher, logits, space.student, space.distillation)
+    def _trial_student(self, distillation: Distillation, data: Path, student: Mapping[str, Any], label: str) -> Path:
+        space = self._space.model_copy(update={"distillation": distillation.settings})
+        inputs = trial_inputs(space, distillation.teacher, DENSE, student)
         spec = JobSpec(self._data.task, data, space.training, distillation=distillation, deepspeed=space.deepspeed)
-        return self._stage("trial_student", inputs, lambda folder: self._train_trial_student(spec, inputs, folder))
+        train = partial(self._train_trial_student, label, spec, inputs)
+        return self._stage("trial_student", inputs, train, label)
 
-    def _train_trial_student(self, spec: JobSpec, inputs: Mapping[str, Any], folder: Path) -> Mapping[str, float]:
+    def _train_trial_student(
+        self, label: str, spec: JobSpec, inputs: Mapping[str, Any], folder: Path
+    ) -> Mapping[str, float]:
         """Train it, and keep it as the trial that it is, too: the control with these settings need not run again."""
         reports: list[EpochReport] = []
-        best = self._train("trial_student", spec, folder, reports)
+        best = self._train(f"trial_student{label}", spec, folder, reports)
         student = self._store.path("trial_student", inputs).name
         with self._store.create("trial", inputs) as kept:
             write_json(kept / HISTORY, [epoch_entry(report, student, teacher_examples=0) for report in reports])
@@ -112,7 +155,13 @@ class Stages:
                 self._host()("save_dense_logits", teacher, data, folder)
         return self._store.path("logits", inputs)
 
-    def _scores(self, data: Path, teacher: Path, trial_student: Path) -> Path:
+    def _importance(self, data: Path, teacher: Path) -> Path:
+        settings, seed = self._space.scoring, self._space.training.seed
+        inputs = {"data": data.name, "teacher": teacher.name, "scoring": settings.model_dump(), "seed": seed}
+        arguments = (teacher, None, self._data.task, data, None, settings, seed)
+        return self._stage("importance", inputs, lambda folder: self._host()("save_scores", *arguments, folder))
+
+    def _scores(self, data: Path, teacher: Path, trial_student: Path, student_data: Path, label: str) -> Path:
         settings, seed = self._space.scoring, self._space.training.seed
         inputs = {
             "data": data.name,
@@ -121,8 +170,8 @@ class Stages:
             "scoring": settings.model_dump(),
             "seed": seed,
         }
-        arguments = (teacher, trial_student, self._data.task, data, settings, seed)
-        return self._stage("scores", inputs, lambda folder: self._host()("save_scores", *arguments, folder))
+        arguments = (teacher, trial_student, self._data.task, data, student_data, settings, seed)
+        return self._stage("scores", inputs, lambda folder: self._host()("save_scores", *arguments, folder), label)
 
     def _train(self, stage: str, spec: JobSpec, folder: Path, reports: list[EpochReport]) -> Mapping[str, float]:
         """Train to the end, adding to `reports`; the best epoch's model lies in the folder, its metrics come back."""
@@ -144,19 +193,31 @@ class Stages:
         return best
 
     def _stage(
-        self, name: str, inputs: Mapping[str, Any], compute: Callable[[Path], Mapping[str, float] | None]
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        compute: Callable[[Path], Mapping[str, float] | None],
+        label: str = "",
     ) -> Path:
-        """The stage's artifact, computed where it is missing; observers hear of it either way."""
+        """The stage's artifact, computed where it is missing; observers hear of it either way, with its label."""
         start = perf_counter()
         found = self._store.find(name, inputs)
         if found is None:
-            self._observer.stage_started(name)
+            self._observer.stage_started(name + label)
             with self._store.create(name, inputs) as folder:
                 write_json(folder / METRICS, compute(folder) or {})
         path = self._store.path(name, inputs)
-        result = StageResult(name, path.name, perf_counter() - start, found is not None, read_metrics(path))
+        result = StageResult(name + label, path.name, perf_counter() - start, found is not None, read_metrics(path))
         self._observer.stage_finished(result)
         return path
+
+
+def student_label(student: StudentConfig, students: Sequence[StudentConfig]) -> str:
+    """What tells a student's stages from those of the others, for their names; nothing where it is the only one."""
+    if len(students) == 1:
+        return ""
+    setting = {"drop_layers": f"layers={student.layers}", "prune_units": f"sparsity={student.sparsity:g}"}
+    return f"-{setting[student.init]}"
 
 
 def read_metrics(artifact: Path) -> dict[str, float]:

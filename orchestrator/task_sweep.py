@@ -16,7 +16,7 @@ from stkd.orchestrator.phases import confirmations, controls
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import Phase, ResultsFile, TaskResults
 from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
-from stkd.orchestrator.testing import measure_on_test, weigh_results
+from stkd.orchestrator.testing import measure_on_test, tested_models, weigh_results
 from stkd.orchestrator.tracking import Tracker
 from stkd.orchestrator.trial import WORKER, TrialPlan
 from stkd.orchestrator.tuning import Tuning
@@ -59,7 +59,9 @@ class TaskSweep:
         if not self._trials(shared):
             return False
         with self._host() as host:
-            measure_on_test(self._results(), shared, self._data.task, self._store, host.caller, self._observer)
+            models = tested_models(self._space, self._results(), shared, self._store)
+            for tested in measure_on_test(models, self._data.task, self._store, host.caller):
+                self._observer.tested(tested)
         evidence = weigh_results(self._results(), self._data.task, self._store)
         if evidence:
             self._observer.weighed(evidence)
@@ -79,9 +81,7 @@ class TaskSweep:
         if not count:
             return True
         known = self._results()
-        plan = TrialPlan(
-            self._space, self._data.task, self._storage, self._folder, shared.data, shared.teacher, shared.scores
-        )
+        plan = TrialPlan(self._space, self._data.task, self._storage, self._folder, shared)
         callback = SweepCallback(self._space, self._folder, self._observer, phase, known.trials)
         self._observer.phase_started(phase, count)
         tuning = Tuning(plan, callback)

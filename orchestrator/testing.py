@@ -1,16 +1,16 @@
 """The one look at the test split, when everything is trained and chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
-from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import Answers, Contender, contenders, weigh
 from stkd.orchestrator.results import Evidence, TaskResults, Tested, TrialResult
 from stkd.orchestrator.stages import METRICS, CallGang, Shared, read_metrics
+from stkd.search_spaces.schema import Space
 from stkd.trainers.job import LABELS, LOGITS
 from stkd.trainers.metrics import evaluate
 from stkd.trainers.tasks import Task
@@ -25,24 +25,26 @@ def to_be_tested(results: TaskResults) -> list[TrialResult]:
     return [*results.ranked()[:1], *best_controls.values()]
 
 
+def tested_models(space: Space, results: TaskResults, shared: Shared, store: ArtifactStore) -> dict[Path, Path]:
+    """The folders of the teacher and of the students to be tested, each with the splits in its own tokens."""
+    models = {shared.teacher: shared.data}
+    for trial in to_be_tested(results):
+        models[store.root / trial.student] = shared.of(space.with_values(trial.values).student).data
+    return models
+
+
 def measure_on_test(
-    results: TaskResults,
-    shared: Shared,
-    task: Task,
-    store: ArtifactStore,
-    host: Callable[[], CallGang],
-    observer: Observer,
-) -> None:
-    """Measure the teacher and the students that are left on the test split, each once whoever asks for it."""
-    students = (store.root / trial.student for trial in to_be_tested(results))
-    for model in dict.fromkeys((shared.teacher, *students)):
-        inputs = {"data": shared.data.name, "model": model.name}
+    models: Mapping[Path, Path], task: Task, store: ArtifactStore, host: Callable[[], CallGang]
+) -> Iterator[Tested]:
+    """Measure each model on the test split, unless an earlier sweep has done it."""
+    for model, data in models.items():
+        inputs = {"data": data.name, "model": model.name}
         if store.find("test", inputs) is None:
             with store.create("test", inputs) as folder:
-                host()("save_test_logits", model, shared.data, folder)
+                host()("save_test_logits", model, data, folder)
                 write_json(folder / METRICS, _measured(task, folder))
         artifact = store.path("test", inputs)
-        observer.tested(Tested(model.name, artifact.name, read_metrics(artifact)))
+        yield Tested(model.name, artifact.name, read_metrics(artifact))
 
 
 def _measured(task: Task, folder: Path) -> dict[str, float]:

@@ -14,6 +14,7 @@ from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import values_of
+from stkd.orchestrator.stages import Shared, StudentStages
 from stkd.search_spaces.schema import Space
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec
 from stkd.trainers.tasks import Task
@@ -30,9 +31,7 @@ class TrialPlan:
     task: Task
     storage: Storage
     folder: TaskFolder
-    data: Path
-    teacher: Path
-    scores: Path
+    shared: Shared
 
     @property
     def store(self) -> ArtifactStore:
@@ -84,24 +83,27 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         if self._begun:
             return
         plan, space = self._plan, self._plan.space.with_values(self._values)
-        mask = self._gang.call("mask_fingerprint", plan.scores, space.distillation, space.training.seed)
-        self._inputs = trial_inputs(space, plan.data, plan.teacher, mask)
+        student = plan.shared.of(space.student)
+        mask = self._gang.call("mask_fingerprint", student.scores, space.distillation, space.training.seed)
+        self._inputs = trial_inputs(space, plan.shared.teacher, mask, student.inputs)
         finished = plan.store.find("trial", self._inputs)
         if finished is not None:
             self._known = json.loads((finished / HISTORY).read_text())
         else:
-            self._begin_job(space, mask)
+            self._begin_job(space, mask, student)
         self._begun = True
 
-    def _begin_job(self, space: Space, mask: str) -> None:
-        plan, settings = self._plan, space.distillation
-        inputs = {"data": plan.data.name, "teacher": plan.teacher.name, "mask": mask}
-        if plan.store.find("logits", inputs) is None:
-            with plan.store.create("logits", inputs) as folder:
-                arguments = (plan.teacher, plan.scores, settings, space.training.seed, plan.data, folder)
+    def _begin_job(self, space: Space, mask: str, student: StudentStages) -> None:
+        shared, store, settings = self._plan.shared, self._plan.store, space.distillation
+        inputs = {"data": shared.data.name, "teacher": shared.teacher.name, "mask": mask}
+        if store.find("logits", inputs) is None:
+            with store.create("logits", inputs) as folder:
+                arguments = (shared.teacher, student.scores, settings, space.training.seed, shared.data, folder)
                 self._teacher_examples = self._gang.call("save_sparse_logits", *arguments)
-        distillation = Distillation(plan.teacher, plan.store.path("logits", inputs), space.student, settings)
-        spec = JobSpec(plan.task, plan.data, space.training, distillation=distillation, deepspeed=space.deepspeed)
+        logits = store.path("logits", inputs)
+        distillation = Distillation(shared.teacher, logits, space.student, settings, student.importance)
+        task, training = self._plan.task, space.training
+        spec = JobSpec(task, student.data, training, distillation=distillation, deepspeed=space.deepspeed)
         self._gang.call("begin", spec)
 
     def _train(self) -> dict[str, Any]:

@@ -25,13 +25,19 @@ from stkd.trainers.config import Config, DataConfig, DistillationConfig, Scoring
 from stkd.trainers.generated import NAME as GENERATED_TASK
 from stkd.trainers.tasks import TASKS, Task, did_you_mean, find_task
 
-SEARCHED_SECTIONS: dict[str, type[Config]] = {"distillation": DistillationConfig, "training": TrainingConfig}
+SEARCHED_SECTIONS: dict[str, type[Config]] = {
+    "distillation": DistillationConfig,
+    "training": TrainingConfig,
+    "student": StudentConfig,
+}
 BARE_KEYS = tuple(DistillationConfig.model_fields)
 """Search keys that may stand without their section `distillation`."""
 BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 """What DeepSpeed would take from its own section, past the training settings."""
-FIXED_KEYS = ("training.max_length",)
-"""Not searched: a task is tokenised once."""
+FIXED_KEYS = ("training.max_length", "student.init", "student.keep", "student.model")
+"""Not searched: a task is tokenised once, and a sweep has one kind of student."""
+STUDENT_KEYS = {"drop_layers": "student.layers", "prune_units": "student.sparsity", "pretrained": None}
+"""What of a student of each kind can be searched."""
 SEARCH_KEYS = (
     *BARE_KEYS,
     *sorted({f"{name}.{key}" for name, kind in SEARCHED_SECTIONS.items() for key in kind.model_fields} - {*FIXED_KEYS}),
@@ -209,14 +215,23 @@ class Space(Config):
         """How many trials a task has: `trials.count`, or every point of a grid."""
         return self.grid_points if self.trials.searcher == "grid" else self.trials.count
 
+    def students(self) -> list[StudentConfig]:
+        """Every student that a trial can be given: one, unless `student.layers` or `student.sparsity` is searched."""
+        grids = {key: searched.grid() or () for key, searched in self.search.items() if key.startswith("student.")}
+        return [self.with_values(dict(zip(grids, point, strict=True))).student for point in product(*grids.values())]
+
     @property
     def grid_points(self) -> int:
         """How many points the search has where every key has a list of values."""
         return prod(len(distribution.grid() or ()) for distribution in self.search.values())
 
     def with_values(self, values: Mapping[str, Value]) -> Self:
-        """Returns the space with one trial's `values` in `training` and `distillation`, by the keys of `search`."""
-        sections: dict[str, Config] = {"training": self.training, "distillation": self.distillation}
+        """Returns the space with one trial's `values` in its sections, by the keys of `search`."""
+        sections: dict[str, Config] = {
+            "training": self.training,
+            "distillation": self.distillation,
+            "student": self.student,
+        }
         for key, value in values.items():
             section, setting = setting_of(key)
             old = sections[section]
@@ -225,7 +240,7 @@ class Space(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for check in (_check_tasks, _check_data, _check_search, _check_trials, _check_batches, _check_lengths):
+        for check in CHECKS:
             check(self)
         return self
 
@@ -298,6 +313,23 @@ def _check_trials(space: Space) -> None:
         )
 
 
+def _check_student(space: Space) -> None:
+    student = space.student
+    if (student.init == "pretrained") != (student.model is not None):
+        right = "names the encoder that the student starts from" if student.model is None else "is for init: pretrained"
+        raise MisplacedError(("student", "model"), f"{right}; student.init is {student.init}")
+    for key, searched in space.search.items():
+        if not key.startswith("student."):
+            continue
+        if key != STUDENT_KEYS[student.init]:
+            raise MisplacedError(("search", key), f"changes nothing for a student with init: {student.init}")
+        if searched.grid() is None:
+            raise MisplacedError(
+                ("search", key),
+                f"has endlessly many values, and each needs a trial student; use {Choice.shape} or {QUniform.shape}",
+            )
+
+
 def _possible(space: Space, setting: str) -> list[int]:
     """Returns the whole numbers that trials can get for a setting of `training`: all, or the extremes of very many."""
     searched = space.search.get(f"training.{setting}")
@@ -353,3 +385,15 @@ def _check_batch(key: Key, batch_size: int, accumulation: int, ranks: int) -> No
             f"a batch of {batch_size} cannot be shared evenly by resources.ranks ({ranks}) times accumulation "
             f"({accumulation}); use a multiple of {ranks * accumulation}",
         )
+
+
+CHECKS = (
+    _check_tasks,
+    _check_data,
+    _check_search,
+    _check_trials,
+    _check_batches,
+    _check_lengths,
+    _check_student,
+)
+"""What must hold of a space as a whole; each raises MisplacedError."""

@@ -78,12 +78,19 @@ class ScoringConfig(Config):
 
 
 class StudentConfig(Config):
-    """How the student's initial weights are made from the teacher."""
+    """What the student is, and where its initial weights come from."""
 
-    init: Literal["drop_layers"] = "drop_layers"
+    init: Literal["drop_layers", "prune_units", "pretrained"] = "drop_layers"
+    """Some of the teacher's layers; all of them, without the heads and neurons that the task needs least; or another
+    encoder, of any family and with a tokenizer of its own."""
     layers: PositiveInt = 3
+    """`drop_layers`: how many of the teacher's layers."""
     keep: Literal["first", "last", "even"] = "first"
-    """Which of the teacher's layers the student starts from."""
+    """`drop_layers`: which of them."""
+    sparsity: Sparsity = 0.7
+    """`prune_units`: the share of the teacher's heads, and of its neurons, that the student lacks."""
+    model: str | None = None
+    """`pretrained`: a hub id, a local folder, or `package:NAME/FOLDER`."""
 
 
 class DataConfig(Config):

@@ -20,6 +20,8 @@ class Distillation:
     logits: Path
     student: StudentConfig
     settings: DistillationConfig
+    importance: Path | None = None
+    """Scores of the teacher's units by which a `prune_units` student is cut."""
 
 
 @dataclass(frozen=True)
