@@ -1,0 +1,101 @@
+"""The sections of a search-space file that are not a training job's own settings."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
+
+from stkd.search_spaces.documents import Key
+from stkd.trainers.config import Config, TrainingConfig
+
+
+class MisplacedError(ValueError):
+    """Two settings that do not go together; `key` is the one to change, from the top of the file."""
+
+    def __init__(self, key: Key, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def model_name(model: str) -> str:
+    """Any name but a malformed package; `~` becomes the home folder, since `from_pretrained` does not know it."""
+    if not re.fullmatch(r"(?!package:).+|package:[A-Za-z_]\w*/.+", model):
+        raise ValueError("must be a hub id, a folder, or package:NAME/FOLDER")
+    return str(Path(model).expanduser()) if model.startswith("~") else model
+
+
+class TeacherConfig(Config):
+    """The model to compress, and how it is fine-tuned on each task first."""
+
+    model: Annotated[str, AfterValidator(model_name)]
+    """A hub id, a local folder, or `package:NAME/FOLDER`, a folder inside an installed package."""
+    finetune: TrainingConfig | None = TrainingConfig()
+    """null takes the model as it is: it is fine-tuned already."""
+
+
+class AshaConfig(Config):
+    """Asynchronous successive halving: weak trials stop early."""
+
+    grace_period: PositiveInt = 1
+    """Epochs that every trial may run."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Of so many trials, one goes on past each rung."""
+
+
+class SchedulerConfig(Config):
+    """What ends trials early."""
+
+    asha: AshaConfig
+
+
+class TrialsConfig(Config):
+    """How many students are tried, and who chooses their settings."""
+
+    count: PositiveInt = 12
+    searcher: Literal["optuna", "random", "grid"] = "optuna"
+    scheduler: Annotated[SchedulerConfig | None, BeforeValidator(lambda value: None if value == "none" else value)] = (
+        SchedulerConfig(asha=AshaConfig())
+    )
+    """null or `none` lets every trial run to its end."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a trial may be started again from its checkpoint after a worker was lost."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    concurrent: PositiveInt | None = None
+    """Trials at a time; null runs as many as the machine has room for."""
+
+
+class ResourcesConfig(Config):
+    """What one trial occupies: `ranks` processes, each with these GPUs and CPUs."""
+
+    ranks: PositiveInt = 1
+    gpus_per_rank: Annotated[float, Field(ge=0.0)] = 0.0
+    """Whole GPUs, or for a single rank a share below 1, so that trials sit side by side on one."""
+    cpus_per_rank: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        whole = float(self.gpus_per_rank).is_integer()
+        if not whole and (self.ranks > 1 or self.gpus_per_rank > 1):
+            raise MisplacedError(
+                ("gpus_per_rank",), "must be a whole number; only a single rank can take a share of one GPU"
+            )
+        return self
+
+
+class TrackingConfig(Config):
+    """Where MLflow writes."""
+
+    uri: Annotated[str | None, Field(repr=False)] = None
+    """null: MLFLOW_TRACKING_URI, else an SQLite file in the storage folder."""
+    experiment: str | None = None
+    """null: the name of the space."""
+
+
+class ConfirmConfig(Config):
+    """The finalists and the controls are trained again over fresh seeds, and only those are compared."""
+
+    top: PositiveInt = 3
+    """How many of the search's best students are finalists."""
+    seeds: Annotated[int, Field(ge=2)] = 5
+    """Seeds for each finalist and control; a single one says nothing about chance."""
