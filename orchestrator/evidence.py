@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 400
 """Bootstrap samples of the test examples: they give a standard error to about 4 % of itself."""
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Score = Callable[[Array, Array], float]
 """The task's score from logits (examples, C) and labels (examples,)."""
 
@@ -118,7 +119,7 @@ class Answers:
     labels: Array
 
 
-def tested_interval(answers: Answers, score: Score) -> tuple[Interval, float]:
+def interval_on_test(answers: Answers, score: Score) -> tuple[Interval, float]:
     """The mean score over seeds with its interval, and the spread (standard deviation) over seeds."""
     scores = [score(logits, answers.labels) for logits in answers.logits.values()]
     spread = stdev(scores) if len(scores) > 1 else 0.0
@@ -161,7 +162,7 @@ def weigh(found: list[Contender], answers: Mapping[str, Answers], score: Score) 
     """
     confirmed = []
     for contender in found:
-        test, spread = tested_interval(answers[contender.name], score)
+        test, spread = interval_on_test(answers[contender.name], score)
         seeds, selection = len(contender.trials), contender.selection
         confirmed.append(Confirmed(contender.name, contender.role, seeds, selection, test, spread))
     sparse = next((contender for contender in found if contender.is_sparse), None)

@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping
 
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.results import SHORT_NAMES, Evidence, Role, TaskResults
 from stkd.search_spaces.schema import Space
-from stkd.trainers.metrics import METRICS
 
 SHOWN_TRIALS = 10
+WIDEST = 1000
 OFFICIAL = "students were chosen and tested on the same official split, as in the paper: their scores are optimistic"
 CONTROL_NAMES: Mapping[Role, str] = {
-    "no teacher": "student without a teacher",
-    "dense teacher": "dense teacher's student",
-    "random teacher": "randomly sparse teacher's student",
+    "no teacher": "no teacher",
+    "dense teacher": "dense teacher",
+    "random teacher": "random units",
 }
 
 
@@ -24,30 +26,35 @@ def print_results(console: Console, space: Space, results: TaskResults) -> None:
     if not results.ranked():
         return
     console.print()
-    console.print(results_table(results))
+    _print_whole(console, results_table(results))
     console.print(size_line(results), highlight=False, soft_wrap=True)
     if results.evidence:
         console.print()
-        console.print(confirmed_table(results.evidence))
+        _print_whole(console, confirmed_table(results.evidence))
         console.print(results.evidence.verdict, highlight=False, soft_wrap=True)
     if space.data.selection == "official":
         console.print(OFFICIAL, highlight=False, soft_wrap=True)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table at its own width: where the screen is narrower, whole lines are better than folded cells."""
+    wide = console.options.update(max_width=WIDEST)
+    console.print(table, width=max(console.width, Measurement.get(console, wide, table).maximum), crop=False)
 
 
 def results_table(results: TaskResults) -> Table:
     """The best trials, with the teacher and the controls above them. `score` is what students were chosen by."""
     ranked = results.ranked()
     keys = list(ranked[0].values)
-    measures = _measures(ranked[0].metrics)
-    table = Table(title=f"{results.task}: the best students of {len(results.of_phase('search'))} trials")
-    table.title_justify = "left"
-    table.add_column("", no_wrap=True)
-    for heading in (*(_heading(key) for key in keys), "score", *measures, "test", "epoch", "trial"):
-        table.add_column(heading, justify="right", overflow="fold")
-    row = _Row(table, results, keys, measures)
+    title = f"{results.task}: the best students of {len(results.of_phase('search'))} trials"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("student of", no_wrap=True)
+    for heading in (*(_heading(key) for key in keys), "score", "test", "epoch", "trial"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    row = _Row(table, results, keys)
     teacher = results.stages.get("teacher")
     if teacher is not None:
-        row.add("teacher", {}, teacher.metrics, teacher.artifact, "")
+        row.add("(the teacher)", {}, teacher.metrics, teacher.artifact, "")
     best_controls = {trial.role: trial for trial in reversed(results.ranked("control"))}
     for role, name in CONTROL_NAMES.items():
         if role in best_controls:
@@ -58,15 +65,15 @@ def results_table(results: TaskResults) -> Table:
         row.add(CONTROL_NAMES["dense teacher"], {}, stage.metrics, stage.artifact, "")
     table.add_section()
     for place, trial in enumerate(ranked[:SHOWN_TRIALS], start=1):
-        row.add(f"student {place}", trial.values, trial.metrics, trial.student, trial.status)
+        row.add(f"search {place}", trial.values, trial.metrics, trial.student, trial.status)
     return table
 
 
 class _Row:
     """Adds rows of one table."""
 
-    def __init__(self, table: Table, results: TaskResults, keys: list[str], measures: list[str]) -> None:
-        self._table, self._results, self._keys, self._measures = table, results, keys, measures
+    def __init__(self, table: Table, results: TaskResults, keys: list[str]) -> None:
+        self._table, self._results, self._keys = table, results, keys
 
     def add(
         self, label: str, values: Mapping[str, object], metrics: Mapping[str, float], model: str, status: str
@@ -78,7 +85,6 @@ class _Row:
             label,
             *(f"{value:.3g}" if isinstance(value, float) else str(value) for value in shown),
             percent(metrics["score"]),
-            *(percent(metrics[measure]) for measure in self._measures),
             "" if test is None else percent(test.score),
             f"{metrics['epoch']:.0f}" if "epoch" in metrics else "",
             status,
@@ -101,10 +107,10 @@ def size_line(results: TaskResults) -> str:
 
 def confirmed_table(evidence: Evidence) -> Table:
     """The finalists and controls over their seeds, the winner first."""
-    table = Table(title="finalists and controls over fresh seeds", title_justify="left")
-    table.add_column("student of", overflow="fold")
+    table = Table(title="finalists and controls over fresh seeds", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("student of", no_wrap=True)
     for heading in ("seeds", "score", "at least", "test", "spread", "95 % interval"):
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(heading, justify="right", no_wrap=True)
     for found in evidence.confirmed:
         table.add_row(
             found.name,
@@ -121,12 +127,6 @@ def confirmed_table(evidence: Evidence) -> Table:
 def _heading(key: str) -> str:
     setting = key.rpartition(".")[2]
     return SHORT_NAMES.get(setting, setting)
-
-
-def _measures(metrics: Mapping[str, float]) -> list[str]:
-    """The task's metrics, where they are not the score itself."""
-    names = [name for name in METRICS if name in metrics]
-    return names if len(names) > 1 else []
 
 
 def percent(score: float) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stkd.orchestrator.evidence import Answers, chosen_trial, contenders, paired_difference, tested_interval, weigh
+from stkd.orchestrator.evidence import Answers, chosen_trial, contenders, interval_on_test, paired_difference, weigh
 from stkd.orchestrator.results import Interval, Role, Status, TaskResults, TrialResult
 
 SPARSE = {"distillation.sparsity": 0.5, "distillation.temperature": 2.0}
@@ -76,10 +76,10 @@ def test_the_chosen_student_is_a_candidate_at_its_best_seed() -> None:
 def test_an_interval_covers_the_seeds_and_the_examples() -> None:
     generator = np.random.default_rng(0)
     labels = generator.integers(2, size=400)
-    found, spread = tested_interval(answers(labels, 0.8, 5, generator), accuracy)
+    found, spread = interval_on_test(answers(labels, 0.8, 5, generator), accuracy)
     assert found.low < 0.8 < found.high
     assert 0.005 < spread < 0.05
-    few, _ = tested_interval(answers(labels[:50], 0.8, 5, generator), accuracy)
+    few, _ = interval_on_test(answers(labels[:50], 0.8, 5, generator), accuracy)
     assert few.high - few.low > 1.5 * (found.high - found.low)
 
 

@@ -22,7 +22,7 @@ SCORES = ("head_expressiveness", "neuron_expressiveness", "head_friendliness", "
 
 def reference_scores(kind: Kind) -> UnitScores:
     pair = golden(kind)
-    return UnitScores(*(pair.tensors[f"{name}_raw"] for name in SCORES), *magnitudes(pair.teacher))
+    return UnitScores(*[pair.tensors[f"{name}_raw"] for name in SCORES] + [*magnitudes(pair.teacher)])
 
 
 def settings_of(interpolation: float = 0.5, sparsity: float = 0.0, **others: Any) -> DistillationConfig:
@@ -244,6 +244,7 @@ def test_magnitudes_are_norms_of_a_units_weights(kind: Kind) -> None:
     rows = slice(2 * width, 3 * width)
     weights = [getattr(layer.attention.self, name).weight[rows] for name in ("query", "key", "value")]
     weights.append(layer.attention.output.dense.weight[:, rows])
-    assert float(heads[1, 2]) == pytest.approx(float(torch.cat([weight.flatten() for weight in weights]).norm()))
+    head = torch.cat([weight.detach().flatten() for weight in weights])
+    assert float(heads[1, 2]) == pytest.approx(float(head.norm()))
     neuron = torch.cat([layer.intermediate.dense.weight[5], layer.output.dense.weight[:, 5]])
-    assert float(neurons[1, 5]) == pytest.approx(float(neuron.norm()))
+    assert float(neurons[1, 5]) == pytest.approx(float(neuron.detach().norm()))

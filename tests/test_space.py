@@ -99,7 +99,7 @@ def test_a_document_knows_the_line_of_every_key() -> None:
 
 def test_values_of_a_trial_go_where_their_keys_say() -> None:
     space = read_space(QUICKSTART, ["search.training.learning_rate={loguniform: [1e-5, 1e-4]}"])
-    trial = space.with_values({"sparsity": 0.30000000000000004, "temperature": 3.7, "training.learning_rate": 2e-5})
+    trial = space.with_values({"sparsity": 0.3, "temperature": 3.7, "training.learning_rate": 2e-5})
     assert trial.distillation == space.distillation.model_copy(update={"sparsity": 0.3, "temperature": 3.7})
     assert trial.training == space.training.model_copy(update={"learning_rate": 2e-5})
     assert trial.model_copy(update={"training": space.training, "distillation": space.distillation}) == space
@@ -128,9 +128,21 @@ def test_the_longest_training_counts_searched_epochs() -> None:
     assert read_space(QUICKSTART, ["search.training.epochs={randint: [2, 9]}"]).longest_training == 9
 
 
-def test_a_value_for_a_key_that_is_not_searched_is_an_error() -> None:
-    with pytest.raises(KeyError):
-        read_space(QUICKSTART).with_values({"hard_weight": 0.5})
+def test_a_given_value_need_not_be_searched_but_must_be_a_setting() -> None:
+    space = read_space(QUICKSTART)
+    given = space.with_values({"distillation.hard_weight": 1.0, "training.seed": 3, "student.layers": 2})
+    assert (given.distillation.hard_weight, given.training.seed, given.student.layers) == (1.0, 3, 2)
+    with pytest.raises(ValidationError, match="sparsty"):
+        space.with_values({"sparsty": 0.5})
+
+
+def test_students_are_all_that_a_trial_can_be_given() -> None:
+    space = read_space(QUICKSTART)
+    assert space.students() == [space.student]
+    searched = read_space(QUICKSTART, ["search.student.layers={randint: [2, 4]}"])
+    assert [student.layers for student in searched.students()] == [2, 3, 4]
+    pruned = ["student={init: prune_units}", "search.student.sparsity={quniform: [0.5, 0.7, 0.1]}"]
+    assert [student.sparsity for student in read_space(QUICKSTART, pruned).students()] == [0.5, 0.6, 0.7]
 
 
 def test_a_space_made_in_code_is_checked_too() -> None:

@@ -15,7 +15,7 @@ import pytest
 from sweeping import STKD, TIMEOUT, environment, stkd, write_space
 
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import TaskResults, TrialResult, read_results
+from stkd.orchestrator.results import Phase, TaskResults, TrialResult, read_results
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,8 +36,8 @@ class Swept:
     def results(self) -> TaskResults:
         return read_results(self.sweep)["remarks"]
 
-    def trials(self, status: str) -> list[TrialResult]:
-        return [trial for trial in self.results.trials.values() if trial.status == status]
+    def trials(self, status: str, phase: Phase = "search") -> list[TrialResult]:
+        return [trial for trial in self.results.of_phase(phase) if trial.status == status]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
         "sparsity": {"choice": [0.0, 0.5]},
         "training.learning_rate": {"choice": [1.0e-3, 1.0e30]},
     }
-    space = write_space(
-        folder, search=search, trials={"count": 8, "searcher": "grid", "scheduler": None, "concurrent": 1}
-    )
+    trials = {"count": 8, "searcher": "grid", "scheduler": None, "concurrent": 1}
+    space = write_space(folder, search=search, trials=trials, confirm={"top": 1, "seeds": 2})
     done = stkd("sweep", "--space", space)
     assert done.returncode == 0, done.stdout + done.stderr
     storage = Storage(folder / "runs")
@@ -58,9 +57,43 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 
 def test_every_trial_ends(swept: Swept) -> None:
-    assert len(swept.results.trials) == 8
+    assert len(swept.results.of_phase("search")) == 8
     assert len(swept.trials("finished")) == 4
     assert {trial.epochs for trial in swept.trials("finished")} == {2}
+
+
+def test_the_best_student_is_set_against_controls_of_equal_budget(swept: Swept) -> None:
+    controls = swept.trials("finished", "control")
+    assert [trial.role for trial in controls] == ["no teacher", "dense teacher", "random teacher"]
+    assert {trial.epochs for trial in controls} == {2}
+    assert controls[1].student == swept.results.stages["trial_student"].artifact  # the same training, not done again
+    assert {trial.values["training.learning_rate"] for trial in controls} == {1e-3}
+
+
+def test_finalists_and_controls_are_trained_again_over_fresh_seeds(swept: Swept) -> None:
+    confirmed = swept.trials("finished", "confirm")
+    assert len(swept.results.of_phase("confirm")) == len(confirmed) == (1 + 3) * 2
+    assert {trial.values["training.seed"] for trial in confirmed} == {777, 778}
+    assert len({trial.student for trial in confirmed}) == 8
+
+
+def test_the_test_split_is_read_once_for_the_teacher_and_each_confirmed_student(swept: Swept) -> None:
+    students = {trial.student for trial in swept.trials("finished", "confirm")}
+    teacher = swept.results.stages["teacher"].artifact
+    assert set(swept.results.tests) == students | {teacher}
+    assert len(list(swept.storage.artifacts.glob("test-*"))) == 9
+    assert all(0 <= tested.score <= 1 for tested in swept.results.tests.values())
+
+
+def test_the_end_says_what_several_seeds_say(swept: Swept) -> None:
+    evidence = swept.results.evidence
+    assert evidence is not None
+    assert len(evidence.confirmed) == 4
+    assert {found.seeds for found in evidence.confirmed} == {2}
+    for found in evidence.confirmed:
+        assert found.test.low <= found.test.mean <= found.test.high
+    assert evidence.verdict in swept.screen
+    assert "finalists and controls over fresh seeds" in swept.screen
 
 
 def test_a_loss_that_is_not_finite_fails_its_trial_with_the_reason(swept: Swept) -> None:
@@ -100,20 +133,22 @@ def test_mlflow_holds_a_parent_with_stages_and_trials(swept: Swept) -> None:
     assert len(parents) == 1
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     kinds = sorted(run.data.tags["stkd.kind"] for run in children)
-    assert kinds == sorted(["data", "teacher", "trial_student", "scores", *["trial"] * 8])
+    assert kinds == sorted(["data", "teacher", "trial_student", "scores", *["trial"] * (8 + 3 + 8)])
     statuses = sorted(run.info.status for run in runs)
-    assert statuses == ["FAILED"] * 4 + ["FINISHED"] * 9
+    assert statuses == ["FAILED"] * 4 + ["FINISHED"] * (9 + 3 + 8)
     failed = [run for run in children if run.info.status == "FAILED"]
     assert all("loss is nan" in run.data.tags["stkd.failure"] for run in failed)
     finished = [run for run in children if run.data.tags.get("stkd.status") == "finished"]
-    assert len(finished) == 4
+    assert len(finished) == 4 + 3 + 8
+    assert len([run for run in finished if "test_score" in run.data.metrics]) == 8
     for run in finished:
         points = client.get_metric_history(run.info.run_id, "score")
         assert [point.step for point in points] == [1, 2]
         assert {"parameters", "megabytes", "milliseconds_per_example", "best_score"} <= set(run.data.metrics)
         assert {"distillation.interpolation", "distillation.sparsity", "training.seed"} <= set(run.data.params)
         assert Path(run.data.tags["stkd.student"]).is_dir()
-    assert len(client.search_logged_models([experiment.experiment_id])) == 4
+    assert len(client.search_logged_models([experiment.experiment_id])) == 4 + 3 + 8
+    assert {"test_score", "score"} <= set(parents[0].data.metrics)
 
 
 def test_best_prints_and_exports_a_folder_that_transformers_loads(swept: Swept, tmp_path: Path) -> None:
@@ -121,7 +156,9 @@ def test_best_prints_and_exports_a_folder_that_transformers_loads(swept: Swept, 
     done = stkd("best", "--storage", swept.storage.root, "--json", "--export", target)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["score"] == max(trial.score for trial in swept.results.trials.values())
+    chosen = next(trial for trial in swept.results.trials.values() if trial.trial == found["trial"])
+    assert (chosen.phase, chosen.role) == ("confirm", "candidate")
+    assert found["test_score"] == swept.results.tests[chosen.student].score
     from transformers import pipeline
 
     (answer,) = pipeline("text-classification", model=str(target))("the film was great")
@@ -138,7 +175,7 @@ def test_second_sweep_takes_everything_over(swept: Swept) -> None:
     assert all(stage.taken_over for stage in second.stages.values())
     assert len(second.stages) == 4
     first = {(t.values["interpolation"], t.values["sparsity"]): t for t in swept.trials("finished")}
-    for trial in second.trials.values():
+    for trial in second.of_phase("search"):
         twin = first[trial.values["interpolation"], trial.values["sparsity"]]
         assert (trial.score, trial.student) == (twin.score, twin.student)
 
@@ -153,7 +190,7 @@ def test_a_trial_that_raises_fails_with_its_reason_and_the_sweep_goes_on(swept: 
     finally:
         damaged.write_text(kept)
     assert done.returncode == 0, done.stdout + done.stderr
-    trials = read_results(swept.storage.find_sweep())["remarks"].trials.values()
+    trials = read_results(swept.storage.find_sweep())["remarks"].of_phase("search")
     assert sorted(trial.status for trial in trials) == ["failed", "finished", "finished", "finished"]
     (failed,) = (trial for trial in trials if trial.status == "failed")
     assert "JSONDecodeError" in failed.reason
@@ -215,7 +252,8 @@ def test_ctrl_c_leaves_nothing_behind_and_resume_finishes(tmp_path: Path) -> Non
     done = stkd("sweep", "--resume", sweep.sweep_id, "--storage", storage.root)
     assert done.returncode == 0, done.stdout + done.stderr
     results = read_results(sweep)["remarks"]
-    assert len(results.trials) == 4
+    assert len(results.of_phase("search")) == 4
+    assert len(results.of_phase("control")) == 3
     assert {trial.status for trial in results.trials.values()} == {"finished"}
     assert all(results.trials[trial] == before for trial, before in kept.items())
     assert all(trial.epochs == 12 for trial in results.trials.values())
@@ -224,7 +262,7 @@ def test_ctrl_c_leaves_nothing_behind_and_resume_finishes(tmp_path: Path) -> Non
 
     client = MlflowClient(f"sqlite:///{storage.root}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-    assert len(runs) == 1 + 4 + 4
+    assert len(runs) == 1 + 4 + 4 + 3
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         if run.data.tags["stkd.kind"] == "trial":

@@ -55,7 +55,7 @@ def score_units(
             count += len(batch.labels) if reduction == "example" else 1
     if sums is None:
         raise ValueError("no batch to score on")
-    return UnitScores(*(total.cpu() / count for total in sums), *magnitudes(teacher))
+    return UnitScores(*[total.cpu() / count for total in sums] + [*magnitudes(teacher)])
 
 
 def magnitudes(teacher: PreTrainedModel) -> tuple[Tensor, Tensor]:
