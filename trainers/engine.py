@@ -16,8 +16,6 @@ from stkd.trainers.ranks import Ranks, join
 with unimportable("mlflow"):  # its autotuner would import it: seconds in every rank, for nothing
     import deepspeed
 
-NO_WEIGHT_DECAY = ("bias", "LayerNorm.weight")
-
 
 class Engine:
     """Forward, backward and step of one model. All keys of `overrides` reach DeepSpeed's own configuration."""
@@ -110,7 +108,15 @@ def computes_in_bf16(training: TrainingConfig, device: torch.device) -> bool:
 
 
 def _parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:
-    named = list(model.named_parameters())
-    plain = [parameter for name, parameter in named if name.endswith(NO_WEIGHT_DECAY)]
-    decayed = [parameter for name, parameter in named if not name.endswith(NO_WEIGHT_DECAY)]
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        (decayed if decays(name, parameter) else plain).append(parameter)
     return [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to all but norms and biases, of relative positions too.
+
+    Norms and biases are vectors in every family, whatever they are called, but for biases that lie in a table.
+    """
+    return parameter.ndim > 1 and "bias" not in name
