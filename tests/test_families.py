@@ -15,9 +15,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from stkd.trainers.batches import Batch, EncodedExamples
 from stkd.trainers.config import KNOWN_FAMILIES, DistillationConfig, StudentConfig
 from stkd.trainers.engine import decays
-from stkd.trainers.families import FAMILIES, encoder_layers, linear
+from stkd.trainers.errors import UserError
+from stkd.trainers.families import FAMILIES, encoder_layers, family_of, linear
 from stkd.trainers.loop import CachedTeacher, Training, distillation_loss, predict
-from stkd.trainers.losses import distillation_losses, imitation_losses, task_losses
+from stkd.trainers.losses import imitation_losses, task_losses
 from stkd.trainers.model_files import layer_count, token_limit
 from stkd.trainers.models import load_saved, load_tokenizer, make_student, parameter_count, save_model
 from stkd.trainers.ranks import Ranks
@@ -159,11 +160,11 @@ def test_scores_are_slopes_of_the_losses_along_masks(name: str) -> None:
         ("heads", scores.head_expressiveness, scores.head_friendliness),
         ("neurons", scores.neuron_expressiveness[:, :HEADS], scores.neuron_friendliness[:, :HEADS]),
     ):
-        assert min(expressiveness.median(), friendliness.median()) > 1e-3
+        assert min(expressiveness.median(), friendliness.median()) > 2e-4
         for place in itertools.product(range(LAYERS), range(HEADS)):
             slope = (losses(units, place, 1.01) - losses(units, place, 0.99)).div(0.02).abs().mean(dim=1)
             found = torch.stack([expressiveness[place], friendliness[place]])
-            torch.testing.assert_close(found, slope.to(found), rtol=2e-2, atol=2e-4)
+            torch.testing.assert_close(found, slope.to(found), rtol=2e-2, atol=2e-5)
 
 
 # --- students
@@ -209,26 +210,37 @@ def test_a_layer_of_modernbert_that_becomes_the_first_keeps_the_scale_of_its_nor
 @every_family
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_one_step_of_distillation_lowers_the_loss(name: str, precision: str) -> None:
-    teacher, settings = tiny_model(name), DistillationConfig()
-    student = make_student(teacher, StudentConfig(layers=2))
+    teacher = tiny_model(name)
+    if precision == "bf16" and not family_of(teacher).autocast:
+        with pytest.raises(UserError, match=r"precision is bf16, which models of the family 'deberta' cannot"):
+            distil_once(teacher, precision)
+        return
+    before, step, after = distil_once(teacher, precision)
+    assert step == pytest.approx(before, rel=1e-5 if precision == "fp32" else 0.1)
+    assert after < before * 0.999
+
+
+def test_auto_is_fp32_where_a_family_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    exact = {name for name in ("bert", "deberta") if np.isclose(*distil_once(tiny_model(name), "auto")[:2], rtol=1e-5)}
+    assert exact == {"deberta"}
+
+
+def distil_once(teacher: PreTrainedModel, precision: str) -> tuple[float, float, float]:
+    """The loss of a student of two layers before, in and after its first step."""
+    student, settings = make_student(teacher, StudentConfig(layers=2)), DistillationConfig()
     examples, batch = tiny_examples_for(teacher), padded_batch(teacher)
     answers = predict(teacher, examples, Ranks())
+    losses = distillation_loss(CachedTeacher(answers), "classification", settings)
 
     def loss() -> float:
-        return float(
-            distillation_losses(
-                predict(student, examples, Ranks()), answers, batch.labels, "classification", settings.temperature
-            ).mean()
-        )
+        return float(losses(predict(student, examples, Ranks()), batch).mean())
 
-    before = loss()
-    losses = distillation_loss(CachedTeacher(answers), "classification", settings)
     training = tiny_training(epochs=1, batch_size=len(examples), precision=precision)
-    course = Training(student, examples, losses, training, Ranks(), {})
+    before, course = loss(), Training(student, examples, losses, training, Ranks(), {})
     [step] = course.run_epoch()
     course.engine.close()
-    assert step == pytest.approx(before, rel=1e-5 if precision == "fp32" else 0.1)
-    assert loss() < before * 0.999
+    return before, step, loss()
 
 
 @every_family

@@ -36,7 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "roberta": {},
     "xlm-roberta": {},
     "camembert": {},
-    "distilbert": {"hidden_dim": NEURONS, "dropout": 0.0, "attention_dropout": 0.0},
+    "distilbert": {"hidden_dim": NEURONS, "dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0},
     "electra": {"embedding_size": 8},
     "mpnet": {},
     "deberta": {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False},

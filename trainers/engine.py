@@ -10,6 +10,8 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from stkd.trainers.batches import Batch
 from stkd.trainers.config import TrainingConfig
+from stkd.trainers.errors import UserError
+from stkd.trainers.families import family_of
 from stkd.trainers.lean_imports import unimportable
 from stkd.trainers.ranks import Ranks, join
 
@@ -28,6 +30,8 @@ class Engine:
         ranks: Ranks,
         overrides: Mapping[str, Any],
     ) -> None:
+        if not family_of(model).autocast:
+            training = _in_fp32(training, model)
         join(ranks)
         optimizer = torch.optim.AdamW(_parameter_groups(model, training), lr=training.learning_rate, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, round(training.warmup * total_steps), total_steps)
@@ -105,6 +109,15 @@ def computes_in_bf16(training: TrainingConfig, device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _in_fp32(training: TrainingConfig, model: PreTrainedModel) -> TrainingConfig:
+    if training.precision == "bf16":
+        raise UserError(
+            f"training.precision is bf16, which models of the family {model.config.model_type!r} cannot compute in; "
+            "set auto or fp32"
+        )
+    return training.model_copy(update={"precision": "fp32"})
 
 
 def _parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:

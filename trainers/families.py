@@ -49,6 +49,8 @@ class EncoderFamily:
     """Lists in the configuration with one entry for each layer."""
     later_norm: str | None = None
     """The norm in front of the heads that every layer but the first has."""
+    autocast: bool = True
+    """Whether it trains in bf16 autocast."""
 
 
 BERT = EncoderFamily(
@@ -95,6 +97,7 @@ DEBERTA = replace(
         "attention.self.pos_q_proj",
     ),
     head_count="num_attention_heads",
+    autocast=False,  # it fills bf16 scores with the lowest fp32 number, which overflows
 )
 DEBERTA_V2 = replace(
     DEBERTA,
@@ -106,6 +109,7 @@ DEBERTA_V2 = replace(
         "attention.self.pos_key_proj",
         "attention.self.pos_query_proj",
     ),
+    autocast=True,
 )
 MODERNBERT = EncoderFamily(
     model_type="modernbert",
