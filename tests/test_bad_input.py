@@ -208,12 +208,18 @@ CASES = (
     Case("no weights", teacher(BERT, "tokenizer.json"), ("has no weights", "model.safetensors")),
     Case("pointer as weights", teacher(BERT, *MODEL_FILES, weights=b"version https://git-lfs"), ("git-lfs leaves",)),
     Case("no tokenizer", teacher(BERT, "model.safetensors"), ("has no tokenizer", "vocab.txt")),
-    Case("unknown family", teacher({"model_type": "gpt2"}, *MODEL_FILES), ("'gpt2'", "families bert")),
+    Case("unknown family", teacher({"model_type": "gpt2"}, *MODEL_FILES), ("'gpt2'", "families bert, roberta")),
     Case("too many layers", teacher(BERT, *MODEL_FILES, overrides=("student.layers=7",)), ("is 7", "6 or less")),
+    Case("too many of n_layers", teacher({"model_type": "distilbert", "n_layers": 2}, *MODEL_FILES), ("2 or less",)),
     Case(
         "texts too long",
         teacher({**BERT, "max_position_embeddings": 32}, *MODEL_FILES),
         ("training.max_length is 64", "32 tokens"),
+    ),
+    Case(
+        "texts too long for a RoBERTa",
+        teacher({"model_type": "roberta", "max_position_embeddings": 65, "pad_token_id": 1}, *MODEL_FILES),
+        ("training.max_length is 64", "63 tokens"),
     ),
     Case(
         "teacher without a head",

@@ -11,7 +11,18 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 
-KNOWN_FAMILIES = ("bert",)
+KNOWN_FAMILIES = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "mpnet",
+    "deberta",
+    "deberta-v2",
+    "modernbert",
+)
 """The encoder families (`model_type` of a checkpoint) that `stkd.trainers.families` declares, told without torch."""
 
 

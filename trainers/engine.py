@@ -10,13 +10,13 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from stkd.trainers.batches import Batch
 from stkd.trainers.config import TrainingConfig
+from stkd.trainers.errors import UserError
+from stkd.trainers.families import family_of
 from stkd.trainers.lean_imports import unimportable
 from stkd.trainers.ranks import Ranks, join
 
 with unimportable("mlflow"):  # its autotuner would import it: seconds in every rank, for nothing
     import deepspeed
-
-NO_WEIGHT_DECAY = ("bias", "LayerNorm.weight")
 
 
 class Engine:
@@ -30,6 +30,8 @@ class Engine:
         ranks: Ranks,
         overrides: Mapping[str, Any],
     ) -> None:
+        if not family_of(model).autocast:
+            training = _in_fp32(training, model)
         join(ranks)
         optimizer = torch.optim.AdamW(_parameter_groups(model, training), lr=training.learning_rate, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, round(training.warmup * total_steps), total_steps)
@@ -109,8 +111,25 @@ def computes_in_bf16(training: TrainingConfig, device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def _in_fp32(training: TrainingConfig, model: PreTrainedModel) -> TrainingConfig:
+    if training.precision == "bf16":
+        raise UserError(
+            f"training.precision is bf16, which models of the family {model.config.model_type!r} cannot compute in; "
+            "set auto or fp32"
+        )
+    return training.model_copy(update={"precision": "fp32"})
+
+
 def _parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:
-    named = list(model.named_parameters())
-    plain = [parameter for name, parameter in named if name.endswith(NO_WEIGHT_DECAY)]
-    decayed = [parameter for name, parameter in named if not name.endswith(NO_WEIGHT_DECAY)]
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        (decayed if decays(name, parameter) else plain).append(parameter)
     return [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to all but norms and biases, of relative positions too.
+
+    Norms and biases are vectors in every family, whatever they are called, but for biases that lie in a table.
+    """
+    return parameter.ndim > 1 and "bias" not in name

@@ -1,6 +1,7 @@
 """Teachers and students: found, loaded, cut to size, saved."""
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from transformers import (
 
 from stkd.trainers.config import StudentConfig
 from stkd.trainers.errors import UserError
-from stkd.trainers.families import encoder_layers, family_of
+from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.model_files import resolve_model
 from stkd.trainers.tasks import Task
 
@@ -72,10 +73,22 @@ def load_fine_tuned(model: str, task: Task) -> PreTrainedModel:
 def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
     """A copy of the teacher with fewer layers; embeddings, pooler and head are the teacher's."""
     chosen = kept_layers(len(encoder_layers(teacher)), student)
-    smaller = copy.deepcopy(teacher)
-    smaller.set_submodule(family_of(smaller).layers, nn.ModuleList([encoder_layers(smaller)[i] for i in chosen]))
+    family, smaller = family_of(teacher), copy.deepcopy(teacher)
+    smaller.set_submodule(family.layers, nn.ModuleList([encoder_layers(smaller)[i] for i in chosen]))
     smaller.config.num_hidden_layers = len(chosen)
+    for name in family.layer_settings:
+        setattr(smaller.config, name, [getattr(teacher.config, name)[i] for i in chosen])
+    if family.later_norm is not None and chosen[0] != 0:
+        _fold_norm(encoder_layers(smaller)[0], family.later_norm, family.heads)
     return smaller
+
+
+def _fold_norm(layer: nn.Module, norm: str, heads: Iterable[str]) -> None:
+    """Takes the norm out of a layer that becomes the first one, where `transformers` knows none; its scale stays."""
+    scale = layer.get_parameter(f"{norm}.weight").detach()
+    for path in heads:
+        linear(layer, path).weight.detach().mul_(scale)
+    layer.set_submodule(norm, nn.Identity())
 
 
 def kept_layers(teacher_layers: int, student: StudentConfig) -> list[int]:

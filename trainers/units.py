@@ -1,6 +1,6 @@
 """Teacher units, the mask that says which of them stay, and teachers without the rest.
 
-Shapes: L layers, H heads of a layer, N FFN neurons of a layer, D channels of a head.
+Shapes: L layers, H heads of a layer, N FFN neurons of a layer, B examples, T tokens.
 """
 
 import copy
@@ -28,7 +28,7 @@ class UnitMask:
         """The mask that keeps every unit of a model whose units are still complete."""
         family, layers = family_of(model), encoder_layers(model)
         head_count = int(model.config.num_attention_heads)
-        neuron_count = linear(layers[0], family.neurons).out_features
+        neuron_count = linear(layers[0], family.neurons_output).in_features
         return cls(
             torch.ones(len(layers), head_count, dtype=torch.bool),
             torch.ones(len(layers), neuron_count, dtype=torch.bool),
@@ -52,10 +52,9 @@ def masked(model: PreTrainedModel, mask: UnitMask) -> Iterator[None]:
     family = family_of(model)
     handles = []
     for layer, heads, neurons in zip(encoder_layers(model), mask.heads, mask.neurons, strict=True):
-        attention_output = linear(layer, family.attention_output)
-        channels = heads.repeat_interleave(attention_output.in_features // len(heads))
-        handles.append(attention_output.register_forward_pre_hook(_multiply_by(channels)))
-        handles.append(linear(layer, family.neurons_output).register_forward_pre_hook(_multiply_by(neurons)))
+        for path, units in ((family.attention_output, heads), (family.neurons_output, neurons)):
+            projection = linear(layer, path)
+            handles.append(projection.register_forward_pre_hook(_multiply_by(_spread(units, projection.in_features))))
     try:
         yield
     finally:
@@ -74,50 +73,94 @@ class _multiply_by:  # noqa: N801 - reads as the verb that it is where a hook is
 def sliced(model: PreTrainedModel, mask: UnitMask) -> PreTrainedModel:
     """A copy of the model that lacks the removed units: smaller matrices, the same function as the masked model.
 
-    A mask that keeps everything gives a copy that is equal to the bit.
+    A mask that keeps everything gives a copy that is equal to the bit. `transformers` cannot load what this saves.
     """
     family = family_of(model)
     smaller = copy.deepcopy(model)
     for layer, heads, neurons in zip(encoder_layers(smaller), mask.heads, mask.neurons, strict=True):
+        for name, dimension, kept in _owned(layer, family, heads, neurons):
+            if not kept.all():
+                _keep(layer, name, dimension, kept)
         if not heads.all():
-            _keep_heads(layer, family, heads)
-        if not neurons.all():
-            _keep_neurons(layer, family, neurons)
+            _tell_attention(layer, family, heads)
     return smaller
 
 
+def zeroed(model: PreTrainedModel, mask: UnitMask) -> PreTrainedModel:
+    """A copy of full size in which the weights of removed units are zero: the same function as the masked model.
+
+    Saved, it is a folder that `transformers` loads by itself.
+    """
+    family = family_of(model)
+    same_size = copy.deepcopy(model)
+    for layer, heads, neurons in zip(encoder_layers(same_size), mask.heads, mask.neurons, strict=True):
+        for name, dimension, kept in _owned(layer, family, heads, neurons):
+            weights = layer.get_parameter(name).detach()
+            weights.index_fill_(dimension, (~kept).nonzero().flatten().to(weights.device), 0.0)
+    return same_size
+
+
+def _owned(
+    layer: nn.Module, family: EncoderFamily, heads: Tensor, neurons: Tensor
+) -> Iterator[tuple[str, int, Tensor]]:
+    """Parameters with rows (dimension 0) or columns (1) that are units': name, dimension, and which of these stay."""
+    shapes = {name: parameter.shape for name, parameter in layer.named_parameters()}
+    for paths, blocks, output, units in (
+        (family.heads, family.head_blocks, family.attention_output, heads),
+        ((family.neurons,), family.neuron_blocks, family.neurons_output, neurons),
+    ):
+        for name in (name for path in paths for name in (path, f"{path}.weight", f"{path}.bias")):
+            if name in shapes:
+                yield name, 0, _spread(units, shapes[name][0] // blocks).repeat(blocks)
+        yield f"{output}.weight", 1, _spread(units, shapes[f"{output}.weight"][1])
+
+
+def _spread(units: Tensor, size: int) -> Tensor:
+    """The mask of units (H,) or (N,) as a mask of the `size` neighbouring rows, columns or channels that they own."""
+    return units.repeat_interleave(size // len(units))
+
+
+def _keep(layer: nn.Module, name: str, dimension: int, kept: Tensor) -> None:
+    path, _, attribute = name.rpartition(".")
+    owner, parameter = layer.get_submodule(path), layer.get_parameter(name)
+    rest = parameter.detach().index_select(dimension, kept.nonzero().flatten().to(parameter.device))
+    owner.register_parameter(attribute, nn.Parameter(rest))
+    if isinstance(owner, nn.Linear):
+        owner.out_features, owner.in_features = owner.weight.shape
+
+
+def _tell_attention(layer: nn.Module, family: EncoderFamily, heads: Tensor) -> None:
+    """Makes the attention module of a sliced layer work with the heads that stay."""
+    attention, projection = layer.get_submodule(family.attention), linear(layer, family.attention_output)
+    if not heads.any():
+        inside = family.attention_output.startswith(f"{family.attention}.")
+        layer.set_submodule(family.attention, NoHeads(projection if inside else nn.Identity()))
+        return
+    if family.head_count is not None:
+        setattr(attention, family.head_count, int(heads.sum()))
+    if family.channel_count is not None:
+        setattr(attention, family.channel_count, projection.in_features)
+    if family.head_argument is not None:
+        attention.register_forward_pre_hook(_pick_heads(family.head_argument, heads))
+
+
 class NoHeads(nn.Module):
-    """Attention of a layer that has lost every head: zero channels, so that only the projection's bias is left."""
+    """Attention of a layer that has lost every head: zero channels, of which the projection leaves only its bias."""
+
+    def __init__(self, projection: nn.Module) -> None:
+        super().__init__()
+        self.projection = projection
 
     def forward(self, hidden_states: Tensor, *_: object, **__: object) -> tuple[Tensor, None]:
-        """Channels (batch, tokens, 0) for hidden states (batch, tokens, width)."""
-        return hidden_states.new_zeros(*hidden_states.shape[:-1], 0), None
+        """The projection of channels (B, T, 0) for hidden states (B, T, width)."""
+        return self.projection(hidden_states.new_zeros(*hidden_states.shape[:-1], 0)), None
 
 
-def _keep_heads(layer: nn.Module, family: EncoderFamily, heads: Tensor) -> None:
-    output = linear(layer, family.attention_output)
-    channels = heads.repeat_interleave(output.in_features // len(heads)).nonzero().flatten()
-    for path in (family.query, family.key, family.value):
-        _keep_rows(linear(layer, path), channels)
-    _keep_columns(output, channels)
-    if not heads.any():
-        layer.set_submodule(family.attention, NoHeads())
+class _pick_heads:  # noqa: N801 - reads as the verb that it is where a hook is registered
+    def __init__(self, argument: int, heads: Tensor) -> None:
+        self.argument, self.kept = argument, heads.nonzero().flatten()
 
-
-def _keep_neurons(layer: nn.Module, family: EncoderFamily, neurons: Tensor) -> None:
-    kept = neurons.nonzero().flatten()
-    _keep_rows(linear(layer, family.neurons), kept)
-    _keep_columns(linear(layer, family.neurons_output), kept)
-
-
-def _keep_rows(projection: nn.Linear, kept: Tensor) -> None:
-    kept = kept.to(projection.weight.device)
-    projection.out_features = len(kept)
-    projection.weight = nn.Parameter(projection.weight.detach()[kept])
-    if projection.bias is not None:
-        projection.bias = nn.Parameter(projection.bias.detach()[kept])
-
-
-def _keep_columns(projection: nn.Linear, kept: Tensor) -> None:
-    projection.in_features = len(kept)
-    projection.weight = nn.Parameter(projection.weight.detach()[:, kept.to(projection.weight.device)])
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        values = inputs[self.argument]
+        picked = values.index_select(1, self.kept.to(values.device))
+        return (*inputs[: self.argument], picked, *inputs[self.argument + 1 :])
