@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stkd.trainers.losses import Kind, distillation_losses
+from stkd.trainers.losses import distillation_losses
 from stkd.trainers.scores import UnitScores, normalised, score_units
+from stkd.trainers.tasks import Kind
 from stkd.trainers.units import UnitMask, masked, sliced
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
