@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from stkd.trainers.config import KNOWN_FAMILIES, TrainingConfig
 from stkd.trainers.errors import UserError
 from stkd.trainers.model_files import layer_count, resolve_model, token_limit
 from stkd.trainers.sources import TaskData, load_task
-from stkd.trainers.tasks import TASKS, did_you_mean
+from stkd.trainers.tasks import Task, did_you_mean, find_task
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -39,6 +39,8 @@ def check(space: Space) -> Mapping[str, TaskData]:
     check_machine(space)
     check_model(space)
     data = {} if space.data.source == "hub" else {name: load_task(name, space.data) for name in space.tasks}
+    if space.teacher.finetune is None:
+        check_head(space, [data[name].task if name in data else find_task(name) for name in space.tasks])
     check_storage(space.storage_folder)
     return data
 
@@ -88,7 +90,7 @@ def _present_gpus() -> int:
 
 
 def check_model(space: Space) -> None:
-    """Raises UserError where the teacher's folder cannot be loaded, or does not fit the student and the tasks."""
+    """Raises UserError where the teacher's folder cannot be loaded, or does not fit the student."""
     folder = _model_folder(space.teacher.model)
     if folder is None:
         return
@@ -103,8 +105,6 @@ def check_model(space: Space) -> None:
             f"stkd knows the families {', '.join(KNOWN_FAMILIES)}"
         )
     _check_size(space, config, place)
-    if space.teacher.finetune is None:
-        _check_head(space, config, place)
 
 
 def _model_folder(model: str) -> Path | None:
@@ -179,8 +179,13 @@ def _check_length(name: str, training: TrainingConfig | None, tokens: int, place
         raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {tokens} tokens at most")
 
 
-def _check_head(space: Space, config: Mapping[str, JsonValue], place: str) -> None:
-    """A teacher that is not fine-tuned here must bring a classification head of each task's width."""
+def check_head(space: Space, tasks: Iterable[Task]) -> None:
+    """Raises UserError where a teacher that is not fine-tuned here brings no head of each task's width."""
+    folder = _model_folder(space.teacher.model)
+    if folder is None:
+        return
+    place = f"teacher.model {space.teacher.model}"
+    config = _model_config(folder, place)
     architectures = config.get("architectures")
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if not any(name.endswith("ForSequenceClassification") for name in names):
@@ -190,7 +195,7 @@ def _check_head(space: Space, config: Mapping[str, JsonValue], place: str) -> No
         )
     labels = config.get("id2label")
     outputs = len(labels) if isinstance(labels, dict) else 2  # transformers leaves two classes unsaid
-    for task in (TASKS[name] for name in space.tasks):
+    for task in tasks:
         if task.outputs != outputs:
             raise UserError(
                 f"teacher.finetune is null, but {place} has {outputs} outputs where task {task.name} needs "

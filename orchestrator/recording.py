@@ -32,9 +32,12 @@ class Recorder(Observer):
         params = {
             "task": self._task,
             "data.fingerprint": data.fingerprint,
-            "data.train": len(data.train.texts),
-            "data.validation": len(data.validation.texts),
-            **_flat(self._space.model_dump(exclude={"tasks", "tracking", "storage", "search", "deepspeed"})),
+            "task.kind": data.task.kind,
+            "task.outputs": data.task.outputs,
+            "examples.train": len(data.train),
+            "examples.validation": len(data.validation),
+            **_flat(self._space.model_dump(exclude={"data", "tasks", "tracking", "storage", "search", "deepspeed"})),
+            **_flat({"data": self._space.data.model_dump(exclude_defaults=True) | {"source": self._space.data.source}}),
             **{f"search.{key}": str(value) for key, value in self._space.search.items()},
         }
         self._tracker.start_run(self._parent, f"{self._task} {self._sweep}", None, params, self._tags("sweep"))

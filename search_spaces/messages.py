@@ -11,6 +11,7 @@ WORDS = {
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "string_type": "must be a text",
+    "string_too_short": "must not be empty",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",

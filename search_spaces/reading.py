@@ -13,9 +13,8 @@ from stkd.search_spaces.documents import Document, Key, dotted, parse_document
 from stkd.search_spaces.messages import explain
 from stkd.search_spaces.overrides import set_storage, set_tasks, set_values
 from stkd.search_spaces.schema import Space
-from stkd.search_spaces.sections import MisplacedError
 from stkd.search_spaces.values import in_short
-from stkd.trainers.errors import UserError
+from stkd.trainers.errors import MisplacedError, UserError
 from stkd.trainers.tasks import did_you_mean
 
 PACKAGED = Path(__file__).parent

@@ -22,13 +22,13 @@ from stkd.search_spaces.documents import Key
 from stkd.search_spaces.messages import explain
 from stkd.search_spaces.sections import (
     ConfirmConfig,
-    MisplacedError,
     ResourcesConfig,
     TeacherConfig,
     TrackingConfig,
     TrialsConfig,
 )
 from stkd.trainers.config import Config, DataConfig, DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
+from stkd.trainers.errors import MisplacedError, UserError
 from stkd.trainers.generated import NAME as GENERATED_TASK
 from stkd.trainers.tasks import TASKS, Task, did_you_mean, find_task
 
@@ -49,10 +49,6 @@ SEARCH_KEYS = (
     *BARE_KEYS,
     *sorted({f"{name}.{key}" for name, kind in SEARCHED_SECTIONS.items() for key in kind.model_fields} - {*FIXED_KEYS}),
 )
-
-
-def _known_task(name: str) -> str:
-    return find_task(name).name
 
 
 def _known_search_key(key: str) -> str:
@@ -89,7 +85,8 @@ class Space(Config):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     name: Annotated[str, AfterValidator(_file_name)]
-    tasks: Annotated[tuple[Annotated[str, AfterValidator(_known_task)], ...], Field(strict=False)]
+    tasks: Annotated[tuple[str, ...], Field(strict=False)]
+    """Names of known tasks; with `data.source: files` one name of your own."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig
     student: StudentConfig = StudentConfig()
@@ -168,11 +165,18 @@ def setting_of(key: str) -> tuple[str, str]:
 
 
 def _check_tasks(space: Space) -> None:
+    if space.data.source == "files":
+        _check_own_task(space)
+        return
     if not space.tasks:
         raise MisplacedError(("tasks",), f"needs at least one; the tasks are {', '.join(TASKS)}")
     for index, name in enumerate(space.tasks):
         if name in space.tasks[:index]:
             raise MisplacedError(("tasks", index), f"task '{name}' stands twice; remove one")
+        try:
+            find_task(name)
+        except UserError as error:
+            raise MisplacedError(("tasks", index), str(error)) from error
         fitting = [task.name for task in TASKS.values() if _in_source(task, space.data.source)]
         if name not in fitting:
             raise MisplacedError(
@@ -180,19 +184,35 @@ def _check_tasks(space: Space) -> None:
             )
 
 
+def _check_own_task(space: Space) -> None:
+    """The user's own files are one task, which may have any name that can name a folder."""
+    if len(space.tasks) != 1:
+        raise MisplacedError(("tasks",), "must be one name of your choice, since data.source files reads one task")
+    try:
+        _file_name(space.tasks[0])
+    except ValueError as error:
+        raise MisplacedError(("tasks", 0), str(error)) from error
+
+
 def _in_source(task: Task, source: str) -> bool:
     return {
         "generated": task.name == GENERATED_TASK,
         "glue_dir": task.tsv is not None,
         "hub": task.hub is not None,
+        "datasets_dir": task.hub is not None,
     }[source]
 
 
+NEEDED_PATHS = {
+    "glue_dir": "data.source glue_dir needs the folder here that holds MRPC/train.tsv, ...",
+    "datasets_dir": "data.source datasets_dir needs the folder here that save_to_disk wrote",
+}
+"""What `data.path` must be, by source."""
+
+
 def _check_data(space: Space) -> None:
-    if space.data.source == "glue_dir" and space.data.path is None:
-        raise MisplacedError(
-            ("data", "path"), "data.source glue_dir needs the folder here that holds MRPC/train.tsv, ..."
-        )
+    if space.data.source in NEEDED_PATHS and space.data.path is None:
+        raise MisplacedError(("data", "path"), NEEDED_PATHS[space.data.source])
     if space.data.source == "generated" and space.data.path is not None:
         raise MisplacedError(("data", "path"), "data.source generated reads no files; leave the path out")
 

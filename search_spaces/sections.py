@@ -6,16 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
-from stkd.search_spaces.documents import Key
 from stkd.trainers.config import Config, TrainingConfig
-
-
-class MisplacedError(ValueError):
-    """Two settings that do not go together; `key` is the one to change, from the top of the file."""
-
-    def __init__(self, key: Key, message: str) -> None:
-        super().__init__(message)
-        self.key = key
+from stkd.trainers.errors import MisplacedError
 
 
 def model_name(model: str) -> str:

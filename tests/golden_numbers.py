@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from stkd.trainers.batches import Batch
-from stkd.trainers.losses import Kind
+from stkd.trainers.tasks import Kind
 
 FOLDER = Path(__file__).parent / "golden"
 KINDS: tuple[Kind, ...] = ("classification", "regression")

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stkd.trainers.config import DistillationConfig, Scorer
-from stkd.trainers.losses import Kind, distillation_losses
+from stkd.trainers.losses import distillation_losses
 from stkd.trainers.ranking import UnitScores, normalised
 from stkd.trainers.scores import magnitudes, score_units
+from stkd.trainers.tasks import Kind
 from stkd.trainers.units import UnitMask, masked, sliced
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)

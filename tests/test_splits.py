@@ -1,7 +1,7 @@
 """The three splits: disjoint, reproducible, and fair to every label."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 
 from stkd.trainers.config import DataConfig
 from stkd.trainers.errors import UserError
-from stkd.trainers.examples import Examples
+from stkd.trainers.examples import Examples, Splits
 from stkd.trainers.splits import three_splits
+
+
+class ThreeSplits(NamedTuple):
+    train: Examples
+    validation: Examples
+    test: Examples
 
 
 def examples(count: int, name: str = "train", pairs: bool = False, classes: int = 2) -> Examples:
@@ -20,13 +26,17 @@ def examples(count: int, name: str = "train", pairs: bool = False, classes: int 
     return Examples(texts, [f"pair of {text}" for text in texts] if pairs else None, labels)
 
 
+def three(train: Examples, validation: Examples, test: Examples | None, settings: DataConfig) -> ThreeSplits:
+    return ThreeSplits(*three_splits(Splits(train, validation, test), settings))
+
+
 def config(**changes: Any) -> DataConfig:
     return DataConfig(source="glue_dir", path="x", **changes)
 
 
 def test_by_default_a_tenth_of_training_is_held_out_to_choose_by_and_validation_is_the_test() -> None:
     train, official = examples(400, pairs=True), examples(50, "validation")
-    splits = three_splits(train, official, None, config())
+    splits = three(train, official, None, config())
     assert splits.test == official
     assert (len(splits.train), len(splits.validation)) == (360, 40)
     assert set(splits.train.texts) | set(splits.validation.texts) == set(train.texts)
@@ -35,27 +45,27 @@ def test_by_default_a_tenth_of_training_is_held_out_to_choose_by_and_validation_
 
 
 def test_no_more_than_two_thousand_are_held_out() -> None:
-    assert len(three_splits(examples(30_000), examples(5, "v"), None, config()).validation) == 2000
+    assert len(three(examples(30_000), examples(5, "v"), None, config()).validation) == 2000
 
 
 def test_official_chooses_and_tests_on_validation() -> None:
     train, official = examples(40), examples(8, "validation")
-    splits = three_splits(train, official, None, config(selection="official"))
-    assert (splits.train, splits.validation, splits.test) == (train, official, official)
+    splits = three(train, official, None, config(selection="official"))
+    assert splits == (train, official, official)
 
 
 def test_a_labelled_test_split_leaves_training_whole() -> None:
     train, validation, test = examples(40), examples(8, "validation"), examples(9, "test")
-    splits = three_splits(train, validation, test, config())
-    assert (splits.train, splits.validation, splits.test) == (train, validation, test)
-    official = three_splits(train, validation, test, config(selection="official"))
+    splits = three(train, validation, test, config())
+    assert splits == (train, validation, test)
+    official = three(train, validation, test, config(selection="official"))
     assert official.test == test
 
 
 def test_a_sample_of_training_leaves_what_is_held_out_as_it_is() -> None:
     train, official = examples(400), examples(50, "validation")
-    whole = three_splits(train, official, None, config())
-    sampled = three_splits(train, official, None, config(train_examples=100))
+    whole = three(train, official, None, config())
+    sampled = three(train, official, None, config(train_examples=100))
     assert sampled.validation == whole.validation
     assert len(sampled.train) == 100
     assert set(sampled.train.texts) < set(whole.train.texts)
@@ -63,7 +73,7 @@ def test_a_sample_of_training_leaves_what_is_held_out_as_it_is() -> None:
 
 def test_scores_are_held_out_over_their_whole_range() -> None:
     train = Examples([f"t{number}" for number in range(100)], None, [number / 20 for number in range(100)])
-    held_out = three_splits(train, train, None, config()).validation.labels
+    held_out = three(train, train, None, config()).validation.labels
     assert all(int(score * 2) == place for place, score in enumerate(sorted(held_out)))
 
 
@@ -76,19 +86,19 @@ def test_scores_are_held_out_over_their_whole_range() -> None:
 def test_splits_are_disjoint_and_reproducible(count: int, wanted: int, seed: int, classes: int) -> None:
     train, official = examples(count, classes=classes), examples(9, "validation")
     settings = config(selection_examples=wanted, seed=seed)
-    splits = three_splits(train, official, None, settings)
-    assert splits == three_splits(train, official, None, settings)
-    parts = [set(split.texts) for split in (splits.train, splits.validation, splits.test)]
+    splits = three(train, official, None, settings)
+    assert splits == three(train, official, None, settings)
+    parts = [set(split.texts) for split in splits]
     assert len(set.union(*parts)) == sum(len(part) for part in parts) == count + 9
     assert len(splits.validation) == wanted
 
 
 def test_the_seed_decides_what_is_held_out() -> None:
-    first, second = (three_splits(examples(400), examples(5, "v"), None, config(seed=seed)) for seed in (0, 1))
+    first, second = (three(examples(400), examples(5, "v"), None, config(seed=seed)) for seed in (0, 1))
     assert set(first.validation.texts) != set(second.validation.texts)
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(9, None), (5, 5), (5, 9)])
 def test_too_few_training_examples_are_refused(count: int, wanted: int | None) -> None:
     with pytest.raises(UserError, match=rf"data\.selection held_out cannot take \d+ of {count} training examples"):
-        three_splits(examples(count), examples(5, "v"), None, config(selection_examples=wanted))
+        three(examples(count), examples(5, "v"), None, config(selection_examples=wanted))

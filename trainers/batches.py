@@ -27,7 +27,7 @@ class Batch:
     inputs: dict[str, Tensor]
     """`input_ids`, `attention_mask` and what else the model takes, each (B, T)."""
     labels: Tensor
-    """(B,) class numbers, or float targets."""
+    """(B,) class numbers or float targets; for multi-label (B, C), one or zero for each class."""
     weights: Tensor
     """(B,) one for an example that counts, zero for one that only fills an otherwise empty micro-batch."""
 
@@ -43,7 +43,7 @@ class EncodedExamples:
     offsets: NDArray[np.int64]
     """(examples + 1,)"""
     labels: NDArray[np.int64] | NDArray[np.float32]
-    """(examples,)"""
+    """(examples,), or (examples, classes) for multi-label"""
     pad_id: int
 
     def __len__(self) -> int:
@@ -122,9 +122,10 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
 
 
 def _labels(examples: Examples) -> NDArray[np.int64] | NDArray[np.float32]:
-    if isinstance(examples.labels[0], float):
-        return np.asarray(examples.labels, dtype=np.float32)
-    return np.asarray(examples.labels, dtype=np.int64)
+    """Class numbers stay whole; scores (examples,) and multi-label targets (examples, classes) are floats."""
+    if isinstance(examples.labels[0], int):
+        return np.asarray(examples.labels, dtype=np.int64)
+    return np.asarray(examples.labels, dtype=np.float32)
 
 
 def epoch_order(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

@@ -3,9 +3,13 @@
 Nothing heavy is imported here: the command line reads these before it decides whether to load torch at all.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+from stkd.trainers.errors import MisplacedError
+from stkd.trainers.labels import class_name, is_label
+from stkd.trainers.tasks import FITTING_METRICS, Kind, did_you_mean
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -104,12 +108,59 @@ class StudentConfig(Config):
     """`pretrained`: a hub id, a local folder, or `package:NAME/FOLDER`."""
 
 
-class DataConfig(Config):
-    """Where a task's examples come from."""
+def _one_or_many(given: object) -> object:
+    """A single text stands for a list of one, null for an empty one."""
+    many = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(many, list | tuple) or not all(isinstance(member, str) and member for member in many):
+        raise ValueError("must be a text or a list of texts, none of them empty")
+    return tuple(many)
 
-    source: Literal["hub", "glue_dir", "generated"] = "hub"
+
+def _class_names(given: object) -> object:
+    """The classes as the texts that they are called by; a list from the file may hold words, numbers and booleans."""
+    if given is None:
+        return None
+    if not isinstance(given, list | tuple) or not all(is_label(member) for member in given):
+        raise ValueError("must be a list of words, numbers or booleans, as in [negative, positive]")
+    names = tuple(class_name(member) for member in given)
+    if len(set(names)) < max(2, len(names)) or not all(names):
+        raise ValueError("must be two classes or more, none of them empty or twice")
+    return names
+
+
+def _encoding_name(name: str) -> str:
+    try:
+        "a".encode(name)
+    except (LookupError, UnicodeError):
+        raise ValueError("must be an encoding that Python knows, as utf-8, latin-1, cp1252 or utf-16") from None
+    return name
+
+
+def _delimiter(character: str) -> str:
+    if len(character) != 1 or character in '"\r\n':
+        raise ValueError('must be one character, and neither a quote nor a line break, as ";" or "\\t"')
+    return character
+
+
+def _known_metric(name: str) -> str:
+    known = list(dict.fromkeys(metric for metrics in FITTING_METRICS.values() for metric in metrics))
+    if name not in known:
+        raise ValueError(f"unknown metric{did_you_mean(name, known)}; must be one of {', '.join(known)}")
+    return name
+
+
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+_Filled = Annotated[str, Field(min_length=1)]
+
+
+class DataConfig(Config):
+    """Where a task's examples come from. All keys below `seed` are of `source: files` alone."""
+
+    source: Literal["hub", "glue_dir", "datasets_dir", "files", "generated"] = "hub"
     path: str | None = None
-    """`glue_dir`: the folder with one sub-folder per task (`MRPC/train.tsv`, ...). `hub`: the data set's name."""
+    """`glue_dir`: the folder with one sub-folder per task (`MRPC/train.tsv`, ...). `hub`: the data set's name, or a
+    folder of its Parquet files. `datasets_dir`: the folder with what `save_to_disk` wrote, in one sub-folder per task
+    (`mrpc`, ...) or as it is."""
     selection: Literal["held_out", "official"] = "held_out"
     """What students are chosen by: examples held out from training, so that the source's validation split is a test
     that nothing was chosen by; or `official`, that validation split itself, as in the paper."""
@@ -119,3 +170,70 @@ class DataConfig(Config):
     """Only the first so many training examples of a seeded shuffle; null takes all."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the generated task and of the sample of training examples."""
+
+    train: _Texts = ()
+    """Training files: a path, a pattern such as `data/train-*.csv`, or a list of them."""
+    validation: _Texts = ()
+    """Files of the examples that students are compared on."""
+    test: _Texts = ()
+    """Files of examples that nothing is chosen by; may be left out."""
+    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
+    """null: what the file's name ends with; `.gz` after it is unpacked."""
+    text: _Filled = "text"
+    """The column (in JSON: the key) of the text."""
+    text_pair: _Filled | None = None
+    """The column of the second text, where a task has pairs."""
+    label: _Filled = "label"
+    """The column of the label: a word, a number, true or false; for multi-label a list or a text with a separator."""
+    kind: Kind | None = None
+    """null: found from the training labels. Lists are multi-label; words, booleans and up to 20 whole numbers are
+    classes; for other numbers it must be said whether they are classes or scores."""
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_class_names)] = None
+    """The classes in order; null: those of the training examples, words by alphabet, numbers by size."""
+    separator: _Filled | None = None
+    """What stands between the classes of a multi-label text; a text without a class is one that none applies to."""
+    encoding: Annotated[str, AfterValidator(_encoding_name)] = "utf-8"
+    """Of CSV, TSV and JSON lines."""
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
+    """What stands between two columns; null: a comma in CSV, a tab in TSV."""
+    quoting: bool | None = None
+    """Whether quotes (") enclose fields, which may then hold delimiters and line breaks; null: in CSV, not in TSV."""
+    metrics: Annotated[tuple[Annotated[str, AfterValidator(_known_metric)], ...], BeforeValidator(_one_or_many)] = ()
+    """A student's score is their mean; null: accuracy, for scores pearson and spearman, for multi-label F1s."""
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        if self.source == "files":
+            _check_paths(self)
+            _check_columns(self)
+            _check_kind(self)
+        else:
+            _check_unused(self)
+        return self
+
+
+def _check_unused(data: DataConfig) -> None:
+    for key in data.model_dump(exclude_defaults=True, exclude={"source", "path", "train_examples", "seed"}):
+        raise MisplacedError((key,), "is read by data.source files only; set that source, or leave this out")
+
+
+def _check_paths(data: DataConfig) -> None:
+    for key, files in (("train", data.train), ("validation", data.validation)):
+        if not files:
+            raise MisplacedError((key,), "data.source files needs a file here, as train.csv, or a list of files")
+    if data.path is not None:
+        raise MisplacedError(("path",), "data.source files reads data.train and data.validation; leave the path out")
+
+
+def _check_columns(data: DataConfig) -> None:
+    if data.label in (data.text, data.text_pair):
+        raise MisplacedError(("label",), "is the column of a text; a label has a column of its own")
+    if data.text_pair == data.text:
+        raise MisplacedError(("text_pair",), "is the column of the first text; a second text has a column of its own")
+
+
+def _check_kind(data: DataConfig) -> None:
+    if data.separator is not None and data.kind not in (None, "multilabel"):
+        raise MisplacedError(("separator",), f"is for data.kind multilabel, not {data.kind}; leave it out")
+    if data.classes is not None and data.kind == "regression":
+        raise MisplacedError(("classes",), "data.kind regression has no classes; leave them out")

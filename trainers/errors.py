@@ -1,8 +1,16 @@
-"""The two kinds of failure that a person reads."""
+"""The failures that a person reads."""
 
 
 class UserError(ValueError):
     """A mistake of the caller: the message says what is wrong, where, and what would be right, in one line."""
+
+
+class MisplacedError(ValueError):
+    """Two settings that do not go together; `key` is the one to change, as names of keys and indices of lists."""
+
+    def __init__(self, key: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class NonFiniteLossError(ArithmeticError):

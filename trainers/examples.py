@@ -1,4 +1,4 @@
-"""The examples of one split."""
+"""The examples of a task."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,23 @@ class Examples:
     """Texts and labels of one split, all lists of one length.
 
     `pairs` holds the second sentences, or None where a task has single sentences. Labels are class
-    numbers for classification and raw scores for regression.
+    numbers for classification, raw scores for regression, and for multi-label a list for each example
+    with 1.0 for every class that applies and 0.0 for the others.
     """
 
     texts: list[str]
     pairs: list[str] | None
-    labels: list[int] | list[float]
+    labels: list[int] | list[float] | list[list[float]]
 
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a source has of a task; `test` is a test file of the user's own, and None for every other source."""
+
+    train: Examples
+    validation: Examples
+    test: Examples | None = None

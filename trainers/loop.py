@@ -15,8 +15,9 @@ from stkd.trainers.batches import Batch, EncodedExamples, epoch_order, micro_bat
 from stkd.trainers.config import DistillationConfig, TrainingConfig
 from stkd.trainers.engine import Engine
 from stkd.trainers.errors import NonFiniteLossError
-from stkd.trainers.losses import Kind, distillation_losses, task_losses
+from stkd.trainers.losses import distillation_losses, task_losses
 from stkd.trainers.ranks import Ranks
+from stkd.trainers.tasks import Kind
 
 LossFunction = Callable[[Tensor, Batch], Tensor]
 """From raw logits (B, C) and their batch to one loss an example, (B,)."""

@@ -1,4 +1,4 @@
-"""The official metrics of the tasks, from a model's logits. A metric that is undefined counts 0."""
+"""The metrics of the tasks, from a model's logits. A metric that is undefined counts 0."""
 
 import warnings
 from collections.abc import Callable
@@ -20,26 +20,39 @@ def evaluate(task: Task, logits: Array, labels: Array) -> dict[str, float]:
     Args:
         task: decides which metrics there are.
         logits: what the model gave, (examples, outputs).
-        labels: class numbers or raw scores, (examples,).
+        labels: class numbers or raw scores, (examples,); for multi-label zeros and ones, (examples, outputs).
 
     Raises:
         ValueError: the shapes do not fit the task or each other, or there are no examples.
         NonFiniteLossError: a logit is not a number or infinite.
 
     """
-    if not len(labels) or logits.shape != (len(labels), task.outputs):
-        raise ValueError(
-            f"logits of {task.name} have shape {logits.shape}, but must have ({len(labels)}, {task.outputs}), not empty"
-        )
+    wanted = (len(labels), task.outputs)
+    if not len(labels) or logits.shape != wanted:
+        raise ValueError(f"logits of {task.name} have shape {logits.shape}, but must have {wanted}, not empty")
+    if labels.shape != (wanted if task.kind == "multilabel" else wanted[:1]):
+        raise ValueError(f"labels of {task.name} have shape {labels.shape}, which does not fit logits of {wanted}")
     if not np.isfinite(logits).all():
         raise NonFiniteLossError(f"the model gives logits on {task.name} that are not finite")
-    predictions = logits.argmax(axis=1) if task.kind == "classification" else logits[:, 0].astype(np.float64)
+    predictions = _predictions(task, logits)
     values = {name: METRICS[name](predictions, labels) for name in task.metrics}
     return values | {"score": sum(values.values()) / len(values)}
 
 
+def _predictions(task: Task, logits: Array) -> Array:
+    """Return class numbers, scores, or for multi-label zeros and ones: a class applies if it is likelier than not."""
+    if task.kind == "classification":
+        return logits.argmax(axis=1)
+    return (logits > 0).astype(np.int64) if task.kind == "multilabel" else logits[:, 0].astype(np.float64)
+
+
 def _accuracy(predictions: Array, labels: Array) -> float:
     return float(np.mean(predictions == labels))
+
+
+def _exact_match(predictions: Array, labels: Array) -> float:
+    """Return the share of examples of which every class is right."""
+    return float(np.mean((predictions == labels).all(axis=1)))
 
 
 def _f1(predictions: Array, labels: Array) -> float:
@@ -47,6 +60,20 @@ def _f1(predictions: Array, labels: Array) -> float:
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, zero_division=0.0))
+
+
+def _macro_f1(predictions: Array, labels: Array) -> float:
+    """Return the mean of the F1 of every class."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+def _micro_f1(predictions: Array, labels: Array) -> float:
+    """Return the F1 of all decisions about all classes, taken together."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="micro", zero_division=0.0))
 
 
 def _matthews(predictions: Array, labels: Array) -> float:
@@ -83,9 +110,12 @@ def _constant(predictions: Array, labels: Array) -> bool:
 
 METRICS: dict[str, Metric] = {
     "accuracy": _accuracy,
+    "exact_match": _exact_match,
     "f1": _f1,
+    "macro_f1": _macro_f1,
     "matthews": _matthews,
+    "micro_f1": _micro_f1,
     "pearson": _pearson,
     "spearman": _spearman,
 }
-"""Every metric by the name that a task uses; each takes predictions and labels, both (examples,)."""
+"""Every metric by the name that a task uses; each takes predictions and labels of one shape."""

@@ -19,7 +19,14 @@ from stkd.trainers.config import StudentConfig
 from stkd.trainers.errors import UserError
 from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.model_files import resolve_model
-from stkd.trainers.tasks import Task
+from stkd.trainers.tasks import Kind, Task
+
+PROBLEM_TYPES: dict[Kind, str] = {
+    "classification": "single_label_classification",
+    "regression": "regression",
+    "multilabel": "multi_label_classification",
+}
+"""What `transformers` calls the kinds of task; its pipelines choose softmax, nothing or sigmoid by it."""
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -41,10 +48,10 @@ def _load(model: str, task: Task, seed: int) -> tuple[PreTrainedModel, set[str]]
     source = resolve_model(model)
     config = AutoConfig.from_pretrained(source)
     config.num_labels = task.outputs
-    if task.kind == "classification":
+    if task.class_names:
         config.id2label = dict(enumerate(task.class_names))
         config.label2id = {name: number for number, name in enumerate(task.class_names)}
-    config.problem_type = "regression" if task.kind == "regression" else "single_label_classification"
+    config.problem_type = PROBLEM_TYPES[task.kind]
     torch.manual_seed(seed)
     classifier, found = AutoModelForSequenceClassification.from_pretrained(
         source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
@@ -55,12 +62,13 @@ def _load(model: str, task: Task, seed: int) -> tuple[PreTrainedModel, set[str]]
 
 def load_fine_tuned(model: str, task: Task) -> PreTrainedModel:
     """A classifier that was fine-tuned for the task elsewhere; raises UserError where it has no fitting head."""
-    outputs = AutoConfig.from_pretrained(resolve_model(model)).num_labels
-    if outputs != task.outputs:
+    config = AutoConfig.from_pretrained(resolve_model(model))
+    if config.num_labels != task.outputs:
         raise UserError(
-            f"teacher.model {model!r} has {outputs} outputs, but task {task.name} needs {task.outputs}; "
+            f"teacher.model {model!r} has {config.num_labels} outputs, but task {task.name} needs {task.outputs}; "
             f"set teacher.finetune to train it, or name a model that was fine-tuned for {task.name}"
         )
+    _check_order([str(config.id2label[number]) for number in range(task.outputs)], model, task)
     classifier, missing = _load(model, task, seed=0)
     if missing:
         raise UserError(
@@ -68,6 +76,16 @@ def load_fine_tuned(model: str, task: Task) -> PreTrainedModel:
             f"{task.name}; set teacher.finetune to train it"
         )
     return classifier
+
+
+def _check_order(names: list[str], model: str, task: Task) -> None:
+    """Raises UserError where the model has the task's classes in another order: its answers would be taken wrong."""
+    theirs, ours = ([name.lower() for name in order] for order in (names, task.class_names))
+    if theirs != ours and sorted(theirs) == sorted(ours):
+        raise UserError(
+            f"teacher.model {model!r} has the classes {', '.join(names)}, but task {task.name} has them in the order "
+            f"{', '.join(task.class_names)}; give data.classes in the model's order, or set teacher.finetune"
+        )
 
 
 def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 
 from stkd.trainers.batches import Batch
 from stkd.trainers.families import encoder_layers, family_of, linear
-from stkd.trainers.losses import Kind, imitation_losses, task_losses
+from stkd.trainers.losses import imitation_losses, task_losses
 from stkd.trainers.ranking import UnitScores
+from stkd.trainers.tasks import Kind
 
 
 def score_units(

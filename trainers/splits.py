@@ -2,12 +2,11 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from stkd.trainers.config import DataConfig
 from stkd.trainers.errors import UserError
-from stkd.trainers.examples import Examples
+from stkd.trainers.examples import Examples, Splits
 
 SELECTION_SHARE = 10
 """One training example of so many is held out to choose by, where the settings name no number ..."""
@@ -15,17 +14,8 @@ MOST_SELECTED = 2000
 """... but no more than these: a standard error of one point is reached, and the teacher has to read them each epoch."""
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The examples of a task by what they are for; `validation` is what students are chosen by."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-
-
-def three_splits(train: Examples, validation: Examples, test: Examples | None, config: DataConfig) -> Splits:
-    """Return the splits as `config.selection` wants them.
+def three_splits(found: Splits, config: DataConfig) -> tuple[Examples, Examples, Examples]:
+    """Return what is trained and scored on, what students are chosen by, and what is read once, at the end.
 
     Where a source has no labelled test split, as with GLUE, its validation split becomes the test, and what students
     are chosen by is held out from the training examples, in equal shares of every label. `official` chooses and tests
@@ -35,16 +25,15 @@ def three_splits(train: Examples, validation: Examples, test: Examples | None, c
         UserError: there are too few training examples.
 
     """
+    train, validation, test = found.train, found.validation, found.test
     if config.selection == "official":
-        splits = Splits(train, validation, test or validation)
-    elif test is not None:
-        splits = Splits(train, validation, test)
-    else:
-        held_out, rest = _hold_out(train, config)
-        splits = Splits(rest, held_out, validation)
+        test = test or validation
+    elif test is None:
+        test = validation
+        validation, train = _hold_out(train, config)
     if config.train_examples is not None:
-        splits = Splits(_sample(splits.train, config.train_examples, config.seed), splits.validation, splits.test)
-    return splits
+        train = _sample(train, config.train_examples, config.seed)
+    return train, validation, test
 
 
 def _hold_out(train: Examples, config: DataConfig) -> tuple[Examples, Examples]:

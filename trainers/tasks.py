@@ -2,11 +2,28 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stkd.trainers import generated
 from stkd.trainers.errors import UserError
+
+Kind = Literal["classification", "regression", "multilabel"]
+"""What an example gets: one of the classes, a number, or any number of the classes."""
+
+FITTING_METRICS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy", "macro_f1", "f1", "matthews"),
+    "regression": ("pearson", "spearman"),
+    "multilabel": ("micro_f1", "macro_f1", "exact_match"),
+}
+"""Names in `stkd.trainers.metrics` of all metrics that a task of this kind can have."""
+
+DEFAULT_METRICS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy",),
+    "regression": ("pearson", "spearman"),
+    "multilabel": ("micro_f1", "macro_f1"),
+}
+"""The metrics of a task that names none."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +58,11 @@ class Task:
     """A task: texts, or pairs of texts, to be sorted into classes or given a score.
 
     The score of a task is the mean of its `metrics` (names in `stkd.trainers.metrics`). `bounds` are the lowest and the
-    highest label of a regression. A source whose layout is None does not have the task.
+    highest label of a regression that has such. A source whose layout is None does not have the task.
     """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Kind
     class_names: tuple[str, ...]
     metrics: tuple[str, ...]
     tsv: TsvLayout | None = None
@@ -66,6 +83,21 @@ _QUESTIONS = ("question1", "question2")
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
 _INFERENCE = ("entailment", "neutral", "contradiction")
+
+_MNLI = Task(
+    name="mnli",
+    kind="classification",
+    class_names=_INFERENCE,
+    metrics=("accuracy",),
+    tsv=TsvLayout("MNLI", _SENTENCES, "gold_label", _INFERENCE, validation="dev_matched.tsv"),
+    hub=HubLayout("mnli", ("premise", "hypothesis"), validation="validation_matched"),
+)
+_MNLI_MISMATCHED = replace(
+    _MNLI,
+    name="mnli_mm",
+    tsv=TsvLayout("MNLI", _SENTENCES, "gold_label", _INFERENCE, validation="dev_mismatched.tsv"),
+    hub=HubLayout("mnli", ("premise", "hypothesis"), validation="validation_mismatched"),
+)
 
 _TASKS = (
     Task(
@@ -110,14 +142,8 @@ _TASKS = (
         hub=HubLayout("qqp", _QUESTIONS),
         empty_texts=True,
     ),
-    Task(
-        name="mnli",
-        kind="classification",
-        class_names=_INFERENCE,
-        metrics=("accuracy",),
-        tsv=TsvLayout("MNLI", _SENTENCES, "gold_label", _INFERENCE, validation="dev_matched.tsv"),
-        hub=HubLayout("mnli", ("premise", "hypothesis"), validation="validation_matched"),
-    ),
+    _MNLI,
+    _MNLI_MISMATCHED,
     Task(
         name="qnli",
         kind="classification",
@@ -146,7 +172,7 @@ _TASKS = (
 )
 
 TASKS = {task.name: task for task in _TASKS}
-"""All known tasks by name."""
+"""All known tasks by name; a task of the user's own files is none of them."""
 
 
 def find_task(name: str) -> Task:
