@@ -20,9 +20,11 @@ from stkd.trainers.families import FAMILIES, encoder_layers, family_of, linear
 from stkd.trainers.loop import CachedTeacher, Training, distillation_loss, predict
 from stkd.trainers.losses import imitation_losses, task_losses
 from stkd.trainers.model_files import layer_count, token_limit
-from stkd.trainers.models import load_saved, load_tokenizer, make_student, parameter_count, save_model
+from stkd.trainers.models import load_saved, load_tokenizer, parameter_count, save_model
+from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import UnitScores, score_units
+from stkd.trainers.scores import score_units
+from stkd.trainers.students import make_student
 from stkd.trainers.units import UnitMask, masked, sliced, zeroed
 
 every_family = pytest.mark.parametrize("name", SETTINGS)
@@ -47,8 +49,8 @@ def logits(model: PreTrainedModel) -> Tensor:
 
 def random_mask(sparsity: float) -> UnitMask:
     torch.manual_seed(round(sparsity * 10))
-    shapes = ((LAYERS, HEADS), (LAYERS, NEURONS)) * 2
-    return UnitScores(*(torch.rand(shape) for shape in shapes)).mask(0.5, sparsity)
+    shapes = ((LAYERS, HEADS), (LAYERS, NEURONS)) * 3
+    return UnitScores(*(torch.rand(shape) for shape in shapes)).mask(DistillationConfig(sparsity=sparsity))
 
 
 def assert_one_function(model: PreTrainedModel, mask: UnitMask) -> None:
@@ -145,7 +147,7 @@ def test_scores_are_slopes_of_the_losses_along_masks(name: str) -> None:
     student = make_student(teacher, StudentConfig(layers=1))
     batch = padded_batch(teacher)
     student_logits = student(**batch.inputs).logits.detach()
-    scores = score_units(teacher, student, [batch], "classification", temperature=2.0)
+    scores = score_units(teacher, lambda _: student_logits, [batch], "classification", temperature=2.0)
 
     def losses(units: str, place: tuple[int, int], factor: float) -> Tensor:
         """Both losses of every example, (2, B), with one unit multiplied."""

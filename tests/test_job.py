@@ -31,7 +31,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from stkd.trainers.config import DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
 from stkd.trainers.job import (
     LOGITS,
-    SCORES,
     TRAIN,
     VALIDATION,
     Job,
@@ -44,7 +43,7 @@ from stkd.trainers.job import (
 from stkd.trainers.loop import Training, predict
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.specs import Distillation, JobSpec
+from stkd.trainers.specs import SCORES, Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import masked
 from stkd.trainers.worker import Worker
@@ -299,7 +298,7 @@ def test_scores_come_from_a_seeded_sample_and_not_from_its_batches(case: Case, t
     student = Path(tiny_teacher(tmp_path / "student", layers=1))
 
     def score(seed: int, settings: ScoringConfig) -> torch.Tensor:
-        scores = score_teacher(case.model, student, TASK, case.data, settings, seed, ONE.device)
+        scores = score_teacher(case.model, student, TASK, case.data, None, settings, seed, ONE)
         return torch.cat([part.flatten() for part in (*scores.knowledge(0.5), scores.head_expressiveness)])
 
     settings = ScoringConfig(examples=20, batch_size=8)
@@ -392,7 +391,7 @@ def run_all_stages(ranks: Ranks, port: int, model: str, folders: dict[str, Path]
     teacher = train(JobSpec(TASK, data, training, model=model), folders["teacher"])
     read = worker.save_dense_logits(folders["teacher"], data, folders["dense"])
     distil(folders["dense"], folders["trial"])
-    worker.save_scores(folders["teacher"], folders["trial"], TASK, data, ScoringConfig(), 0, folders["scores"])
+    worker.save_scores(folders["teacher"], folders["trial"], TASK, data, data, ScoringConfig(), 0, folders["scores"])
     sparse = DistillationConfig(sparsity=0.4)
     read += worker.save_sparse_logits(folders["teacher"], folders["scores"], sparse, 0, data, folders["sparse"])
     student = distil(folders["sparse"], folders["student"])

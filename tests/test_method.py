@@ -5,15 +5,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pytest
 import torch
-from golden_numbers import KINDS, golden
+from golden_numbers import KINDS, Golden, golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stkd.trainers.batches import Batch
 from stkd.trainers.config import DistillationConfig, Scorer
 from stkd.trainers.losses import distillation_losses
 from stkd.trainers.ranking import UnitScores, normalised
-from stkd.trainers.scores import magnitudes, score_units
+from stkd.trainers.scores import StudentLogits, magnitudes, score_units
 from stkd.trainers.tasks import Kind
 from stkd.trainers.units import UnitMask, masked, sliced
 
@@ -30,6 +31,15 @@ def settings_of(interpolation: float = 0.5, sparsity: float = 0.0, **others: Any
     return DistillationConfig(interpolation=interpolation, sparsity=sparsity, **others)
 
 
+def student_of(pair: Golden) -> StudentLogits:
+    def student_logits(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = pair.student(**batch.inputs).logits
+        return found
+
+    return student_logits
+
+
 def logits(kind: Kind, who: Literal["teacher", "student"] = "teacher") -> Tensor:
     pair = golden(kind)
     model = pair.teacher if who == "teacher" else pair.student
@@ -44,7 +54,7 @@ def test_logits(kind: Kind, who: Literal["teacher", "student"]) -> None:
 
 def test_scores_raw_and_normalised(kind: Kind) -> None:
     pair = golden(kind)
-    scores = score_units(pair.teacher, pair.student, pair.batches(), kind, temperature=2.0, reduction="batch")
+    scores = score_units(pair.teacher, student_of(pair), pair.batches(), kind, temperature=2.0, reduction="batch")
     for name in SCORES:
         raw = getattr(scores, name) * 5  # the reference sums over its five batches
         torch.testing.assert_close(raw, pair.tensors[f"{name}_raw"], rtol=2e-5, atol=1e-7)
@@ -63,8 +73,8 @@ def test_scores_of_examples_equal_scores_of_batches_of_one(kind: Kind) -> None:
         )
         for i in range(8)
     ]
-    together = score_units(pair.teacher, pair.student, [batch], kind, 2.0, "example")
-    apart = score_units(pair.teacher, pair.student, singles, kind, 2.0, "batch")
+    together = score_units(pair.teacher, student_of(pair), [batch], kind, 2.0, "example")
+    apart = score_units(pair.teacher, student_of(pair), singles, kind, 2.0, "batch")
     for name in SCORES:
         torch.testing.assert_close(getattr(together, name), getattr(apart, name), rtol=1e-4, atol=1e-7)
 
@@ -72,7 +82,7 @@ def test_scores_of_examples_equal_scores_of_batches_of_one(kind: Kind) -> None:
 def test_scores_equal_the_slope_of_the_loss_along_a_mask(kind: Kind) -> None:
     pair = golden(kind)
     batch = pair.batches()[0]
-    scores = score_units(pair.teacher, pair.student, [batch], kind, 2.0, "batch")
+    scores = score_units(pair.teacher, student_of(pair), [batch], kind, 2.0, "batch")
     teacher = sliced(pair.teacher, UnitMask.dense(pair.teacher)).double()
     student_logits = pair.student(**batch.inputs).logits.detach().double()
 

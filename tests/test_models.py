@@ -25,15 +25,14 @@ from stkd.trainers.errors import UserError
 from stkd.trainers.families import FAMILIES, encoder_layers, family_of, linear
 from stkd.trainers.model_files import model_fingerprint, resolve_model
 from stkd.trainers.models import (
-    kept_layers,
     load_classifier,
     load_fine_tuned,
     load_saved,
     load_tokenizer,
-    make_student,
     parameter_count,
     save_model,
 )
+from stkd.trainers.students import kept_layers, make_student
 from stkd.trainers.units import UnitMask, sliced
 
 Keep = Literal["first", "last", "even"]

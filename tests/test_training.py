@@ -39,8 +39,8 @@ from stkd.trainers.loop import (
     predict,
 )
 from stkd.trainers.losses import task_losses
-from stkd.trainers.models import make_student
 from stkd.trainers.ranks import Ranks
+from stkd.trainers.students import make_student
 
 ONE = Ranks()
 EXAMPLES = 49

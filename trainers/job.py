@@ -22,18 +22,19 @@ from stkd.trainers.loop import (
     predict,
 )
 from stkd.trainers.metrics import evaluate
-from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, make_student, parameter_count, save_model
+from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, parameter_count, save_model
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import score_units
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import Distillation, JobSpec
+from stkd.trainers.students import start_student
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, sliced
 
 TRAIN, VALIDATION, TEST = "train.safetensors", "validation.safetensors", "test.safetensors"
 LABELS = "labels"
-LOGITS, SCORES, REPORT = "logits.safetensors", "scores.safetensors", "report.json"
+LOGITS, REPORT = "logits.safetensors", "report.json"
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Job:
     def __init__(self, spec: JobSpec, ranks: Ranks) -> None:
         self._spec, self._ranks = spec, ranks
         self.progress = Progress()
+        self._mask: UnitMask | None = None
         self._validation = EncodedExamples.load(spec.data / VALIDATION)
         model, losses = self._fine_tuning() if spec.distillation is None else self._distillation(spec.distillation)
         data = EncodedExamples.load(spec.data / TRAIN)
@@ -64,9 +66,10 @@ class Job:
         return model, label_loss(self._spec.task.kind)
 
     def _distillation(self, distillation: Distillation) -> tuple[PreTrainedModel, LossFunction]:
-        student = make_student(load_saved(distillation.teacher), distillation.student)
+        student = start_student(distillation, self._spec.task, self._spec.training.seed)
+        self._mask = student.mask
         teacher = CachedTeacher(load_file(distillation.logits / LOGITS)["logits"])
-        return student, distillation_loss(teacher, self._spec.task.kind, distillation.settings)
+        return student.model, distillation_loss(teacher, self._spec.task.kind, distillation.settings)
 
     def run_epoch(self) -> dict[str, float]:
         """Train an epoch and evaluate; returns the epoch's loss, the task's metrics, `score`, sizes and seconds.
@@ -116,7 +119,7 @@ class Job:
     def save_model(self, folder: Path) -> None:
         """Write the model as it stands as a `transformers` folder; only the first rank writes."""
         if self._ranks.is_first:
-            save_model(self._training.engine.model, load_tokenizer(str(self._spec.data)), folder)
+            save_model(self._training.engine.model, load_tokenizer(str(self._spec.data)), folder, self._mask)
 
     def save(self, folder: Path) -> None:
         """Write all that `load` needs to go on. Every rank calls it."""
@@ -176,17 +179,31 @@ def save_test_logits(model: Path, data: Path, ranks: Ranks, folder: Path) -> Non
 
 
 def score_teacher(
-    teacher: Path, trial_student: Path, task: Task, data: Path, settings: ScoringConfig, seed: int, device: torch.device
+    teacher: Path,
+    trial_student: Path | None,
+    task: Task,
+    data: Path,
+    student_data: Path | None,
+    settings: ScoringConfig,
+    seed: int,
+    ranks: Ranks,
 ) -> UnitScores:
-    """Score the teacher's units on a seeded sample of the training split."""
+    """Score the teacher's units on a seeded sample of the training split.
+
+    `student_data` is the training split in the trial student's own tokens; without a student, friendliness is zero.
+    """
     train = EncodedExamples.load(data / TRAIN)
     sample = np.random.default_rng(seed).permutation(len(train))[: settings.examples]
     scored = train.subset(sample)
     order = np.array_split(np.argsort(scored.lengths, kind="stable"), -(-len(scored) // settings.batch_size))
+    student_logits = None
+    if trial_student is not None:
+        read = EncodedExamples.load((student_data or data) / TRAIN).subset(sample)
+        student_logits = CachedTeacher(predict(load_saved(trial_student).to(ranks.device), read, ranks)).logits
     return score_units(
-        load_saved(teacher).to(device),
-        load_saved(trial_student).to(device),
-        (scored.batch(indices, device) for indices in order),
+        load_saved(teacher).to(ranks.device),
+        student_logits,
+        (scored.batch(indices, ranks.device) for indices in order),
         task.kind,
         settings.temperature,
         settings.reduction,

@@ -1,12 +1,9 @@
-"""Teachers and students: found, loaded, cut to size, saved."""
+"""Classifiers: found, loaded, saved."""
 
-import copy
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import transformers
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -15,11 +12,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from stkd.trainers.config import StudentConfig
 from stkd.trainers.errors import UserError
-from stkd.trainers.families import encoder_layers, family_of, linear
+from stkd.trainers.families import family_of
 from stkd.trainers.model_files import resolve_model
 from stkd.trainers.tasks import Kind, Task
+from stkd.trainers.units import UnitMask, expanded, sliced
 
 PROBLEM_TYPES: dict[Kind, str] = {
     "classification": "single_label_classification",
@@ -27,6 +24,9 @@ PROBLEM_TYPES: dict[Kind, str] = {
     "multilabel": "multi_label_classification",
 }
 """What `transformers` calls the kinds of task; its pipelines choose softmax, nothing or sigmoid by it."""
+
+UNITS = "units.safetensors"
+"""Beside a saved model that lacks units: which ones it has."""
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -88,48 +88,25 @@ def _check_order(names: list[str], model: str, task: Task) -> None:
         )
 
 
-def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
-    """A copy of the teacher with fewer layers; embeddings, pooler and head are the teacher's."""
-    chosen = kept_layers(len(encoder_layers(teacher)), student)
-    family, smaller = family_of(teacher), copy.deepcopy(teacher)
-    smaller.set_submodule(family.layers, nn.ModuleList([encoder_layers(smaller)[i] for i in chosen]))
-    smaller.config.num_hidden_layers = len(chosen)
-    for name in family.layer_settings:
-        setattr(smaller.config, name, [getattr(teacher.config, name)[i] for i in chosen])
-    if family.later_norm is not None and chosen[0] != 0:
-        _fold_norm(encoder_layers(smaller)[0], family.later_norm, family.heads)
-    return smaller
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, mask: UnitMask | None = None
+) -> None:
+    """Write a folder that `transformers` loads by itself: safetensors, configuration and tokenizer.
 
-
-def _fold_norm(layer: nn.Module, norm: str, heads: Iterable[str]) -> None:
-    """Takes the norm out of a layer that becomes the first one, where `transformers` knows none; its scale stays."""
-    scale = layer.get_parameter(f"{norm}.weight").detach()
-    for path in heads:
-        linear(layer, path).weight.detach().mul_(scale)
-    layer.set_submodule(norm, nn.Identity())
-
-
-def kept_layers(teacher_layers: int, student: StudentConfig) -> list[int]:
-    """Numbers of the teacher's layers that a student starts from; `even` spreads them and ends at the last one."""
-    if student.layers > teacher_layers:
-        raise UserError(f"student.layers is {student.layers}, but the teacher has only {teacher_layers} layers")
-    if student.keep == "first":
-        return list(range(student.layers))
-    if student.keep == "last":
-        return list(range(teacher_layers - student.layers, teacher_layers))
-    return [(number + 1) * teacher_layers // student.layers - 1 for number in range(student.layers)]
-
-
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a folder that `transformers` loads by itself: safetensors, configuration and tokenizer."""
-    model.save_pretrained(folder)
+    A model without the units that `mask` removes is written at full size, with zeros for them, and with the mask
+    beside it: `transformers` has no layers of unequal width, and so loads a model that computes the same.
+    """
+    (model if mask is None else expanded(model, mask)).save_pretrained(folder)
+    if mask is not None:
+        mask.save(folder / UNITS)
     tokenizer.save_pretrained(folder)
 
 
 def load_saved(folder: Path) -> PreTrainedModel:
-    """A classifier that `save_model` wrote, in eval mode."""
+    """A classifier that `save_model` wrote, in eval mode and without the units that it lacks."""
     classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    return classifier.eval()
+    units = folder / UNITS
+    return (sliced(classifier, UnitMask.load(units)) if units.exists() else classifier).eval()
 
 
 def parameter_count(model: PreTrainedModel) -> int:

@@ -4,7 +4,7 @@ Source: Yang, Zhang, Song: Sparse Teachers Can Be Dense with Knowledge (EMNLP 20
 Shapes: L layers, H heads of a layer, N FFN neurons of a layer, D channels of a head, B examples, T tokens, C classes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -17,18 +17,23 @@ from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.losses import imitation_losses, task_losses
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.tasks import Kind
+from stkd.trainers.units import UnitMask, owned_by_heads, owned_by_neurons
+
+StudentLogits = Callable[[Batch], Tensor]
+"""Gives the trial student's raw logits of a batch, (B, C), without gradient."""
 
 
 def score_units(
     teacher: PreTrainedModel,
-    trial_student: PreTrainedModel,
+    student_logits: StudentLogits | None,
     batches: Iterable[Batch],
     kind: Kind,
     temperature: float,
     reduction: Literal["example", "batch"] = "example",
 ) -> UnitScores:
-    """Score the teacher's units in one pass over the batches; both models are in eval mode and stay as they are.
+    """Score the teacher's units in one pass over the batches; the teacher is in eval mode and stays as it is.
 
+    `student_logits` gives the trial student's raw logits of a batch, (B, C); without a student, friendliness is zero.
     `reduction` says what an absolute value is taken of: the gradient of each example's loss, or of a batch's mean loss,
     which is what the paper's code does and depends on the batch size.
 
@@ -41,12 +46,9 @@ def score_units(
         for batch in batches:
             activations.clear()
             logits = teacher(**batch.inputs).logits
-            with torch.no_grad():
-                student_logits = trial_student(**batch.inputs).logits
-            losses = (
-                task_losses(logits, batch.labels, kind),
-                imitation_losses(student_logits, logits, kind, temperature) / 2,
-            )
+            losses = [task_losses(logits, batch.labels, kind)]
+            if student_logits is not None:
+                losses.append(imitation_losses(student_logits(batch), logits, kind, temperature) / 2)
             found = [
                 part
                 for loss in losses
@@ -56,28 +58,34 @@ def score_units(
             count += len(batch.labels) if reduction == "example" else 1
     if sums is None:
         raise ValueError("no batch to score on")
-    return UnitScores(*[total.cpu() / count for total in sums] + [*magnitudes(teacher)])
+    gradients = [total.cpu() / count for total in sums]
+    if student_logits is None:
+        gradients += [torch.zeros_like(expressiveness) for expressiveness in gradients]
+    return UnitScores(*[*gradients, *magnitudes(teacher)])
 
 
 def magnitudes(teacher: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """L2 norm of the weights that belong to each unit, in its projections' rows and the output projection's columns.
+    """L2 norm of the weights that belong to each unit: rows of its projections, columns of the one that reads it.
 
-    Heads (L, H) and neurons (L, N), on the CPU.
+    Heads (L, H) and neurons (L, N), on the CPU. Biases do not count.
     """
-    family, head_count = family_of(teacher), int(teacher.config.num_attention_heads)
-    heads, neurons = [], []
-    for layer in encoder_layers(teacher):
-        rows = [linear(layer, path).weight for path in (family.query, family.key, family.value)]
-        columns = linear(layer, family.attention_output).weight.T
-        heads.append(_squares([*rows, columns]).reshape(head_count, -1).sum(dim=1).sqrt())
-        columns = linear(layer, family.neurons_output).weight.T
-        neurons.append(_squares([linear(layer, family.neurons).weight, columns]).sqrt())
-    return torch.stack(heads).cpu(), torch.stack(neurons).cpu()
+    family, dense = family_of(teacher), UnitMask.dense(teacher)
+    heads, neurons = (torch.arange(units.shape[1]) for units in (dense.heads, dense.neurons))
+    layers = encoder_layers(teacher)
+    return (
+        torch.stack([_norms(layer, owned_by_heads(layer, family, heads), len(heads)) for layer in layers]),
+        torch.stack([_norms(layer, owned_by_neurons(layer, family, neurons), len(neurons)) for layer in layers]),
+    )
 
 
-def _squares(weights: list[Tensor]) -> Tensor:
-    """Sums of squares of each row over all the given matrices, (rows,)."""
-    return torch.stack([weight.detach().square().sum(dim=1) for weight in weights]).sum(dim=0)
+def _norms(layer: nn.Module, owned: Iterable[tuple[str, int, Tensor]], count: int) -> Tensor:
+    """L2 norms over matrices of which each row or column has an owner, by owner: (count,)."""
+    squares = torch.zeros(count)
+    for name, dimension, owners in owned:
+        weights = layer.get_parameter(name).detach().cpu()
+        if weights.dim() == 2:
+            squares.index_add_(0, owners, weights.square().sum(dim=1 - dimension))
+    return squares.sqrt()
 
 
 def _absolute_mask_gradients(

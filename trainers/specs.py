@@ -11,6 +11,9 @@ from typing import Any
 from stkd.trainers.config import DistillationConfig, StudentConfig, TrainingConfig
 from stkd.trainers.tasks import Task
 
+SCORES = "scores.safetensors"
+"""The file of unit scores in the folder of their artifact."""
+
 
 @dataclass(frozen=True)
 class Distillation:

@@ -8,8 +8,10 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -38,6 +40,15 @@ class UnitMask:
     def is_dense(self) -> bool:
         """Whether every unit stays."""
         return bool(self.heads.all()) and bool(self.neurons.all())
+
+    def save(self, path: Path) -> None:
+        """Write the mask as safetensors."""
+        save_file({"heads": self.heads, "neurons": self.neurons}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "UnitMask":
+        """Read what `save` wrote."""
+        return cls(**load_file(path))
 
     def fingerprint(self) -> str:
         """A hash that is equal for equal masks."""
@@ -100,19 +111,51 @@ def zeroed(model: PreTrainedModel, mask: UnitMask) -> PreTrainedModel:
     return same_size
 
 
+def expanded(smaller: PreTrainedModel, mask: UnitMask) -> PreTrainedModel:
+    """The model of full size that `sliced` makes `smaller` of: the same function, with zeros for what was removed."""
+    family, full = family_of(smaller), type(smaller)(smaller.config).eval()
+    weights = smaller.state_dict()
+    for number, (layer, heads, neurons) in enumerate(zip(encoder_layers(full), mask.heads, mask.neurons, strict=True)):
+        place = f"{family.layers}.{number}."
+        if not heads.any():  # see NoHeads
+            bias = f"{place}{family.attention_output}.bias"
+            weights[bias] = weights.pop(f"{place}{family.attention}.projection.bias", weights.get(bias))
+        for name, dimension, kept in _owned(layer, family, heads, neurons):
+            weight = layer.get_parameter(name).detach().zero_().cpu()
+            if kept.any():
+                weight.index_copy_(dimension, kept.nonzero().flatten(), weights[place + name].cpu())
+            weights[place + name] = weight
+    known = full.state_dict()
+    full.load_state_dict({name: weight for name, weight in weights.items() if name in known})
+    return full
+
+
 def _owned(
     layer: nn.Module, family: EncoderFamily, heads: Tensor, neurons: Tensor
 ) -> Iterator[tuple[str, int, Tensor]]:
     """Parameters with rows (dimension 0) or columns (1) that are units': name, dimension, and which of these stay."""
+    yield from owned_by_heads(layer, family, heads)
+    yield from owned_by_neurons(layer, family, neurons)
+
+
+def owned_by_heads(layer: nn.Module, family: EncoderFamily, heads: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+    """Parameters with rows (dimension 0) or columns (1) that are heads': name, dimension, and `heads` (H,) for each."""
+    yield from _owned_by(layer, family.heads, family.head_blocks, family.attention_output, heads)
+
+
+def owned_by_neurons(layer: nn.Module, family: EncoderFamily, neurons: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+    """The same for neurons, `neurons` being (N,)."""
+    yield from _owned_by(layer, (family.neurons,), family.neuron_blocks, family.neurons_output, neurons)
+
+
+def _owned_by(
+    layer: nn.Module, paths: tuple[str, ...], blocks: int, output: str, units: Tensor
+) -> Iterator[tuple[str, int, Tensor]]:
     shapes = {name: parameter.shape for name, parameter in layer.named_parameters()}
-    for paths, blocks, output, units in (
-        (family.heads, family.head_blocks, family.attention_output, heads),
-        ((family.neurons,), family.neuron_blocks, family.neurons_output, neurons),
-    ):
-        for name in (name for path in paths for name in (path, f"{path}.weight", f"{path}.bias")):
-            if name in shapes:
-                yield name, 0, _spread(units, shapes[name][0] // blocks).repeat(blocks)
-        yield f"{output}.weight", 1, _spread(units, shapes[f"{output}.weight"][1])
+    for name in (name for path in paths for name in (path, f"{path}.weight", f"{path}.bias")):
+        if name in shapes:
+            yield name, 0, _spread(units, shapes[name][0] // blocks).repeat(blocks)
+    yield f"{output}.weight", 1, _spread(units, shapes[f"{output}.weight"][1])
 
 
 def _spread(units: Tensor, size: int) -> Tensor:

@@ -7,12 +7,12 @@ import torch
 from stkd.trainers import ranks as process_group
 from stkd.trainers.config import DistillationConfig, ScoringConfig
 from stkd.trainers.errors import NonFiniteLossError
-from stkd.trainers.job import SCORES, Job, encode_task, evaluate_model, save_logits, save_test_logits, score_teacher
+from stkd.trainers.job import Job, encode_task, evaluate_model, save_logits, save_test_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.sources import TaskData
-from stkd.trainers.specs import EpochReport, JobSpec
+from stkd.trainers.specs import SCORES, EpochReport, JobSpec
 from stkd.trainers.tasks import Task
 
 
@@ -108,16 +108,18 @@ class Worker:
     def save_scores(
         self,
         teacher: Path,
-        trial_student: Path,
+        trial_student: Path | None,
         task: Task,
         data: Path,
+        student_data: Path | None,
         settings: ScoringConfig,
         seed: int,
         folder: Path,
     ) -> None:
         """Score the teacher's units and write the scores; the first rank does it alone."""
         if self._ranks.is_first:
-            scores = score_teacher(teacher, trial_student, task, data, settings, seed, self._ranks.device)
+            alone = Ranks()
+            scores = score_teacher(teacher, trial_student, task, data, student_data, settings, seed, alone)
             scores.save(folder / SCORES)
         self._ranks.barrier()
 
