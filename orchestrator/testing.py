@@ -11,8 +11,8 @@ from stkd.orchestrator.evidence import Answers, Contender, contenders, weigh
 from stkd.orchestrator.results import Evidence, TaskResults, Tested, TrialResult
 from stkd.orchestrator.stages import METRICS, CallGang, Shared, read_metrics
 from stkd.search_spaces.schema import Space
-from stkd.trainers.job import LABELS, LOGITS
 from stkd.trainers.metrics import evaluate
+from stkd.trainers.specs import LABELS, LOGITS
 from stkd.trainers.tasks import Task
 
 

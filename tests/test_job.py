@@ -30,7 +30,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from stkd.trainers.config import DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
 from stkd.trainers.job import (
-    LOGITS,
     TRAIN,
     VALIDATION,
     Job,
@@ -43,7 +42,7 @@ from stkd.trainers.job import (
 from stkd.trainers.loop import Training, predict
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.specs import SCORES, Distillation, JobSpec
+from stkd.trainers.specs import LOGITS, SCORES, Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import masked
 from stkd.trainers.worker import Worker

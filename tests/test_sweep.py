@@ -15,7 +15,7 @@ import pytest
 from sweeping import STKD, TIMEOUT, environment, stkd, write_space
 
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import Phase, TaskResults, TrialResult, read_results
+from stkd.orchestrator.results import Evidence, Phase, TaskResults, TrialResult, read_results
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,20 +74,25 @@ def test_finalists_and_controls_are_trained_again_over_fresh_seeds(swept: Swept)
     confirmed = swept.trials("finished", "confirm")
     assert len(swept.results.of_phase("confirm")) == len(confirmed) == (1 + 3) * 2
     assert {trial.values["training.seed"] for trial in confirmed} == {777, 778}
-    assert len({trial.student for trial in confirmed}) == 8
+    # a finalist of sparsity 0 is the dense teacher's student, and trained once
+    assert len({trial.student for trial in confirmed}) == (8 if evidence_of(swept).difference else 6)
 
 
 def test_the_test_split_is_read_once_for_the_teacher_and_each_confirmed_student(swept: Swept) -> None:
     students = {trial.student for trial in swept.trials("finished", "confirm")}
     teacher = swept.results.stages["teacher"].artifact
     assert set(swept.results.tests) == students | {teacher}
-    assert len(list(swept.storage.artifacts.glob("test-*"))) == 9
+    assert len(list(swept.storage.artifacts.glob("test-*"))) == len(students) + 1
     assert all(0 <= tested.score <= 1 for tested in swept.results.tests.values())
 
 
+def evidence_of(swept: Swept) -> Evidence:
+    assert swept.results.evidence is not None
+    return swept.results.evidence
+
+
 def test_the_end_says_what_several_seeds_say(swept: Swept) -> None:
-    evidence = swept.results.evidence
-    assert evidence is not None
+    evidence = evidence_of(swept)
     assert len(evidence.confirmed) == 4
     assert {found.seeds for found in evidence.confirmed} == {2}
     for found in evidence.confirmed:
@@ -120,7 +125,7 @@ def test_screen_shows_stages_progress_results_and_what_to_do_next(swept: Swept) 
     assert f"stkd best --storage {swept.storage.root}" in swept.screen
     assert str(swept.sweep.root) in swept.screen
     assert "Traceback" not in swept.screen
-    assert "Warning" not in swept.screen
+    assert "warning" not in swept.screen.lower()
 
 
 def test_mlflow_holds_a_parent_with_stages_and_trials(swept: Swept) -> None:

@@ -27,14 +27,13 @@ from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import score_units
 from stkd.trainers.sources import TaskData
-from stkd.trainers.specs import Distillation, JobSpec
+from stkd.trainers.specs import LABELS, LOGITS, Distillation, JobSpec
 from stkd.trainers.students import start_student
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, sliced
 
 TRAIN, VALIDATION, TEST = "train.safetensors", "validation.safetensors", "test.safetensors"
-LABELS = "labels"
-LOGITS, REPORT = "logits.safetensors", "report.json"
+REPORT = "report.json"
 
 
 @dataclass

@@ -82,7 +82,7 @@ def _norms(layer: nn.Module, owned: Iterable[tuple[str, int, Tensor]], count: in
     """L2 norms over matrices of which each row or column has an owner, by owner: (count,)."""
     squares = torch.zeros(count)
     for name, dimension, owners in owned:
-        weights = layer.get_parameter(name).detach().cpu()
+        weights = layer.get_parameter(name).detach().float().cpu()
         if weights.dim() == 2:
             squares.index_add_(0, owners, weights.square().sum(dim=1 - dimension))
     return squares.sqrt()

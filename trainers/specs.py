@@ -11,8 +11,9 @@ from typing import Any
 from stkd.trainers.config import DistillationConfig, StudentConfig, TrainingConfig
 from stkd.trainers.tasks import Task
 
+LOGITS, LABELS = "logits.safetensors", "labels"
 SCORES = "scores.safetensors"
-"""The file of unit scores in the folder of their artifact."""
+"""Files of artifacts; the logits on the test split have their labels beside them."""
 
 
 @dataclass(frozen=True)
