@@ -24,11 +24,12 @@ from stkd.cluster.connection import (
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.display import Display, results_table, size_line
+from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile, TaskResults, read_results
-from stkd.orchestrator.searching import parameter_space, samples, scheduler, searcher
+from stkd.orchestrator.searching import Search, exhausted, parameter_space, samples, scheduler, searcher
 from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
 from stkd.orchestrator.trial import SCORE, WORKER, Trial, TrialPlan
@@ -46,6 +47,7 @@ TUNE_SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # searchers say themselves how many trials there are at a time
 }
 
 
@@ -123,7 +125,7 @@ class TaskSweep:
         console: Console,
         data: TaskData,
     ) -> None:
-        self._space, self._storage, self._data = space, storage, data
+        self._space, self._storage, self._data, self._console = space, storage, data, console
         self._folder = sweep.task(data.task.name)
         self._file = ResultsFile(self._folder.results)
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
@@ -162,11 +164,21 @@ class TaskSweep:
             self._space, self._data.task, self._storage, self._folder, shared.data, shared.teacher, shared.scores
         )
         callback = SweepCallback(self._space, self._folder, self._observer, known.trials)
-        self._tuner(plan, callback).fit()
+        search = self._searcher(plan)
+        self._tuner(plan, callback, search).fit()
         ended = [trial for trial in callback.trials.values() if trial.status != "running"]
+        if len(ended) < self._count and exhausted(search):
+            self._console.print(f"all {len(ended)} students of this search are trained: there is nothing more to try")
+            return True
         return len(ended) >= self._count
 
-    def _tuner(self, plan: TrialPlan, callback: SweepCallback) -> tune.Tuner:
+    def _searcher(self, plan: TrialPlan) -> Search:
+        space, resources = self._space, self._space.resources
+        concurrent = concurrent_jobs(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        concurrent = min(concurrent, space.trials.concurrent or concurrent)
+        return searcher(space, concurrent, self._folder.study, EffectiveSettings(plan))
+
+    def _tuner(self, plan: TrialPlan, callback: SweepCallback, search: Search) -> tune.Tuner:
         space = self._space
         resources = space.resources
         group = tune.PlacementGroupFactory(
@@ -176,14 +188,12 @@ class TaskSweep:
         experiment = self._folder.tune
         if tune.Tuner.can_restore(experiment):
             return tune.Tuner.restore(str(experiment), trainable=trainable, param_space=parameter_space(space))
-        concurrent = concurrent_jobs(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
-        concurrent = min(concurrent, space.trials.concurrent or concurrent)
         return tune.Tuner(
             trainable,
             param_space=parameter_space(space),
             tune_config=tune.TuneConfig(
                 num_samples=samples(space),
-                search_alg=searcher(space, concurrent),
+                search_alg=search,
                 scheduler=scheduler(space),
                 reuse_actors=True,
                 trial_name_creator=_trial_id,

@@ -42,6 +42,23 @@ class TrialPlan:
         """The artifacts that trials share."""
         return ArtifactStore(self.storage.artifacts)
 
+    def inputs(self, space: Space, mask: str) -> dict[str, Any]:
+        """What a trial's student follows from: the space with the trial's values, and the units that its teacher lacks.
+
+        The temperature belongs to it where there are classes; a regression's losses have none.
+        """
+        settings = {"temperature", "hard_weight"} if self.task.kind == "classification" else {"hard_weight"}
+        return {
+            "data": self.data.name,
+            "teacher": self.teacher.name,
+            "mask": mask,
+            "student": space.student.model_dump(),
+            "training": space.training.model_dump(),
+            "distillation": space.distillation.model_dump(include=settings),
+            "deepspeed": space.deepspeed,
+            "ranks": space.resources.ranks,
+        }
+
 
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial after another in one process: `reset_config` keeps the ranks, their imports and process group.
@@ -89,16 +106,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         plan, space = self._plan, self._plan.space.with_values(self._values)
         settings = space.distillation
         mask = self._gang.call("mask_fingerprint", plan.scores, settings.interpolation, settings.sparsity)
-        self._inputs = {
-            "data": plan.data.name,
-            "teacher": plan.teacher.name,
-            "mask": mask,
-            "student": space.student.model_dump(),
-            "training": space.training.model_dump(),
-            "distillation": settings.model_dump(include={"temperature", "hard_weight"}),
-            "deepspeed": space.deepspeed,
-            "ranks": space.resources.ranks,
-        }
+        self._inputs = plan.inputs(space, mask)
         finished = plan.store.find("trial", self._inputs)
         if finished is not None:
             self._known = json.loads((finished / HISTORY).read_text())

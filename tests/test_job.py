@@ -31,7 +31,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from stkd.trainers.config import DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
 from stkd.trainers.job import (
     LOGITS,
-    SCORES,
     TRAIN,
     VALIDATION,
     Job,
@@ -43,7 +42,7 @@ from stkd.trainers.job import (
 )
 from stkd.trainers.loop import Training, predict
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import UnitScores
+from stkd.trainers.scores import SCORES, UnitScores
 from stkd.trainers.specs import Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import masked

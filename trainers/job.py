@@ -31,7 +31,7 @@ from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, sliced
 
 TRAIN, VALIDATION = "train.safetensors", "validation.safetensors"
-LOGITS, SCORES, REPORT = "logits.safetensors", "scores.safetensors", "report.json"
+LOGITS, REPORT = "logits.safetensors", "report.json"
 
 
 @dataclass

@@ -20,6 +20,7 @@ from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.losses import Kind, imitation_losses, task_losses
 from stkd.trainers.units import UnitMask
 
+SCORES = "scores.safetensors"
 EPSILON = 1e-7
 """Added to a layer's norm, as in the reference implementation."""
 

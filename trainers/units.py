@@ -39,6 +39,11 @@ class UnitMask:
         """Whether every unit stays."""
         return bool(self.heads.all()) and bool(self.neurons.all())
 
+    @property
+    def name(self) -> str:
+        """What names the sparse teacher: equal for equal masks, and readable for the one that keeps every unit."""
+        return "dense" if self.is_dense else self.fingerprint()
+
     def fingerprint(self) -> str:
         """A hash that is equal for equal masks."""
         digest = hashlib.sha256(repr((self.heads.shape, self.neurons.shape)).encode())

@@ -7,10 +7,10 @@ import torch
 from stkd.trainers import ranks as process_group
 from stkd.trainers.config import ScoringConfig
 from stkd.trainers.errors import NonFiniteLossError
-from stkd.trainers.job import SCORES, Job, encode_task, evaluate_model, save_logits, score_teacher
+from stkd.trainers.job import Job, encode_task, evaluate_model, save_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import UnitScores
+from stkd.trainers.scores import SCORES, UnitScores
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import EpochReport, JobSpec
 from stkd.trainers.tasks import Task
@@ -87,8 +87,7 @@ class Worker:
 
     def mask_fingerprint(self, scores: Path, interpolation: float, sparsity: float) -> str:
         """What names the sparse teacher of these settings: equal for settings that remove the same units."""
-        mask = UnitScores.load(scores / SCORES).mask(interpolation, sparsity)
-        return "dense" if mask.is_dense else mask.fingerprint()
+        return UnitScores.load(scores / SCORES).mask(interpolation, sparsity).name
 
     def save_dense_logits(self, teacher: Path, data: Path, folder: Path) -> int:
         """Write the dense teacher's logits on the training split; returns how many examples the teacher read."""
