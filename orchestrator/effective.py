@@ -1,13 +1,14 @@
 """What a trial's settings come to, found without running it."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from stkd.orchestrator.study import Settings
 from stkd.orchestrator.trial import TrialPlan
-
-if TYPE_CHECKING:
-    from stkd.trainers.scores import UnitScores
+from stkd.trainers.ranking import SCORES, highest, mask_name, mixed
 
 
 class EffectiveSettings:
@@ -23,11 +24,20 @@ class EffectiveSettings:
     def __call__(self, settings: Settings) -> str:
         """The name, equal for settings that lead to the same student."""
         space = self._plan.space.with_values(settings)
-        mask = self._scores.mask(space.distillation.interpolation, space.distillation.sparsity)
-        return self._plan.store.path("trial", self._plan.inputs(space, mask.name)).name
+        mask = self._mask(space.distillation.interpolation, space.distillation.sparsity)
+        return self._plan.store.path("trial", self._plan.inputs(space, mask)).name
+
+    def _mask(self, interpolation: float, sparsity: float) -> str:
+        heads, neurons = (
+            highest(
+                mixed(self._scores[f"{units}_expressiveness"], self._scores[f"{units}_friendliness"], interpolation),
+                sparsity,
+            )
+            for units in ("head", "neuron")
+        )
+        return mask_name(heads, neurons)
 
     @cached_property
-    def _scores(self) -> "UnitScores":
-        from stkd.trainers.scores import SCORES, UnitScores  # torch: seconds that only a search spends
-
-        return UnitScores.load(self._plan.scores / SCORES)
+    def _scores(self) -> dict[str, NDArray[np.float32]]:
+        scores: dict[str, NDArray[np.float32]] = load_file(self._plan.scores / SCORES)
+        return scores

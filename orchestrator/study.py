@@ -15,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform, Value
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 Settings = Mapping[str, Value]
 """A value for each searched key."""
 Effective = Callable[[Settings], str]

@@ -41,8 +41,9 @@ from stkd.trainers.job import (
     score_teacher,
 )
 from stkd.trainers.loop import Training, predict
+from stkd.trainers.ranking import SCORES
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import SCORES, UnitScores
+from stkd.trainers.scores import UnitScores
 from stkd.trainers.specs import Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import masked

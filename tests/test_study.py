@@ -168,7 +168,7 @@ def test_settings_are_the_spaces_own_values(tmp_path: Path) -> None:
     for settings in drawn:
         assert list(settings) == list(search)
         assert all(searched.clean(settings[key]) == settings[key] for key, searched in search.items())
-    for key in ("sparsity", "training.batch_size", "training.epochs", "training.patience"):
+    for key in ("training.batch_size", "training.epochs", "training.patience"):
         grid = search[key].grid()
         assert grid is not None
         assert {settings[key] for settings in drawn} == set(grid)

@@ -18,11 +18,8 @@ from transformers import PreTrainedModel
 from stkd.trainers.batches import Batch
 from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.losses import Kind, imitation_losses, task_losses
+from stkd.trainers.ranking import highest, mixed
 from stkd.trainers.units import UnitMask
-
-SCORES = "scores.safetensors"
-EPSILON = 1e-7
-"""Added to a layer's norm, as in the reference implementation."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class UnitScores:
     def mask(self, interpolation: float, sparsity: float) -> UnitMask:
         """The mask without the share `sparsity` of heads, and of neurons: lowest knowledge first, over all layers."""
         heads, neurons = self.knowledge(interpolation)
-        return UnitMask(_keep_highest(heads, sparsity), _keep_highest(neurons, sparsity))
+        return UnitMask(*(torch.from_numpy(highest(part.numpy(), sparsity)) for part in (heads, neurons)))
 
     def save(self, path: Path) -> None:
         """Write the scores as safetensors."""
@@ -54,12 +51,6 @@ class UnitScores:
     def load(cls, path: Path) -> "UnitScores":
         """Read what `save` wrote."""
         return cls(**load_file(path))
-
-
-def normalised(scores: Tensor) -> Tensor:
-    """Each layer (row) divided by its L2 norm."""
-    norms: Tensor = torch.linalg.vector_norm(scores, dim=1, keepdim=True)
-    return scores / (norms + EPSILON)
 
 
 def score_units(
@@ -156,12 +147,4 @@ def _projection_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
 
 
 def _mix(expressiveness: Tensor, friendliness: Tensor, interpolation: float) -> Tensor:
-    return interpolation * normalised(expressiveness) + (1.0 - interpolation) * normalised(friendliness)
-
-
-def _keep_highest(knowledge: Tensor, sparsity: float) -> Tensor:
-    """Boolean mask, shaped like `knowledge`, without the lowest `round(sparsity * count)` entries; ties by position."""
-    ranking = torch.sort(knowledge.flatten(), stable=True).indices
-    kept = torch.ones(knowledge.numel(), dtype=torch.bool)
-    kept[ranking[: round(sparsity * knowledge.numel())]] = False
-    return kept.view_as(knowledge)
+    return torch.from_numpy(mixed(expressiveness.numpy(), friendliness.numpy(), interpolation))

@@ -4,7 +4,6 @@ Shapes: L layers, H heads of a layer, N FFN neurons of a layer, D channels of a 
 """
 
 import copy
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stkd.trainers.families import EncoderFamily, encoder_layers, family_of, linear
+from stkd.trainers.ranking import mask_name
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,8 @@ class UnitMask:
 
     @property
     def name(self) -> str:
-        """What names the sparse teacher: equal for equal masks, and readable for the one that keeps every unit."""
-        return "dense" if self.is_dense else self.fingerprint()
-
-    def fingerprint(self) -> str:
-        """A hash that is equal for equal masks."""
-        digest = hashlib.sha256(repr((self.heads.shape, self.neurons.shape)).encode())
-        digest.update(self.heads.numpy().tobytes() + self.neurons.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """What names the sparse teacher that keeps these units."""
+        return mask_name(self.heads.numpy(), self.neurons.numpy())
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from stkd.trainers.config import ScoringConfig
 from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.job import Job, encode_task, evaluate_model, save_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
+from stkd.trainers.ranking import SCORES
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import SCORES, UnitScores
+from stkd.trainers.scores import UnitScores
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import EpochReport, JobSpec
 from stkd.trainers.tasks import Task
