@@ -24,9 +24,9 @@ TABLE = Path(__file__).parent / "tables" / "remarks.json"
 INTERPOLATIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SPARSITIES = (0.0, 0.2, 0.4, 0.6, 0.8)
 TEMPERATURES = (1.0, 2.0, 4.0)
-EXAMPLES = 400
+EXAMPLES = 500
 """That the students learn from; the teacher has seen all 2,000."""
-TRAINING = TrainingConfig(epochs=4, batch_size=16, learning_rate=1.0e-4, max_length=64)
+TRAINING = TrainingConfig(epochs=4, batch_size=16, learning_rate=2.0e-4, max_length=64)
 
 
 class Grid:

@@ -7,21 +7,40 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from test_study import ENDLESS, effective, score
 
 from stkd.cluster.connection import local_ray
 from stkd.orchestrator.searching import StudySearcher
-from stkd.orchestrator.study import Study
+from stkd.orchestrator.study import Settings, Study
 from stkd.orchestrator.sweep import TUNE_SETTINGS
 from stkd.orchestrator.trial import SCORE, WORST_SCORE
+from stkd.search_spaces.distributions import Distribution, LogUniform, QUniform, Uniform
+
+TRIALS = 12
+ENDLESS: Mapping[str, Distribution] = {
+    "interpolation": Uniform(uniform=(0.0, 1.0)),
+    "sparsity": QUniform(quniform=(0.0, 0.9, 0.1)),
+    "temperature": LogUniform(loguniform=(1.0, 8.0)),
+}
+
+
+def effective(settings: Settings) -> str:
+    """Lambda means nothing where nothing is removed."""
+    return json.dumps({**settings, "interpolation": settings["interpolation"] if settings["sparsity"] else None})
+
+
+def score(settings: Mapping[str, Any]) -> float:
+    """Best at lambda 0.3 and sparsity 0.6."""
+    interpolation, sparsity = settings["interpolation"], settings["sparsity"]
+    return float(0.9 - abs(interpolation - 0.3) * sparsity - abs(sparsity - 0.6))
 
 
 class Learner(tune.Trainable):  # type: ignore[misc]
-    """Takes four epochs; fails in the second where the temperature is high."""
+    """Takes four epochs; fails in the first where the temperature is high."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._config, self._epoch = config, 0
@@ -33,7 +52,7 @@ class Learner(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         time.sleep(0.2)
         self._epoch += 1
-        if self._epoch == 2 and self._config["temperature"] > 5:
+        if self._config["temperature"] > 4:
             return {SCORE: WORST_SCORE, "finished": False, "failure": "too hot", "done": True}
         finished = self._epoch == 4
         best = score(self._config) - 0.4 / self._epoch
@@ -56,7 +75,7 @@ def main(folder: Path) -> None:
             tuner = tune.Tuner(
                 Learner,
                 tune_config=tune.TuneConfig(
-                    num_samples=12,
+                    num_samples=TRIALS,
                     search_alg=searcher,
                     scheduler=tune.schedulers.ASHAScheduler(metric=SCORE, mode="max", max_t=4, reduction_factor=2),
                     reuse_actors=True,
