@@ -6,6 +6,7 @@ from typing import Any
 
 from stkd.search_spaces.schema import Space
 from stkd.trainers.specs import EpochReport
+from stkd.trainers.tasks import Task
 
 HISTORY = "history.json"
 SCORE = "best_score"
@@ -14,18 +15,19 @@ WORST_SCORE = -1.0
 """Of a failed trial: no metric of any task goes below it, and searchers need a number."""
 
 
-def trial_inputs(space: Space, teacher: Path, mask: str, student: Mapping[str, Any]) -> dict[str, Any]:
+def trial_inputs(space: Space, task: Task, teacher: Path, mask: str, student: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides what a distillation comes to.
 
     `teacher` is an artifact of the data that it has learned from, `mask` names the units that it has lost, and
-    `student` is what the student starts from.
+    `student` is what the student starts from. A regression's losses have no temperature.
     """
+    settings = {"hard_weight"} if task.kind == "regression" else {"hard_weight", "temperature"}
     return {
         "teacher": teacher.name,
         "mask": mask,
         "student": student,
         "training": space.training.model_dump(),
-        "distillation": space.distillation.model_dump(include={"temperature", "hard_weight"}),
+        "distillation": space.distillation.model_dump(include=settings),
         "deepspeed": space.deepspeed,
         "ranks": space.resources.ranks,
     }

@@ -24,6 +24,11 @@ class TaskFolder:
         """One line for each stage and trial as it ends; see `stkd.orchestrator.results`."""
         return self.root / "results.jsonl"
 
+    @property
+    def study(self) -> Path:
+        """Optuna's study; see `stkd.orchestrator.study`."""
+        return self.root / "study.jsonl"
+
     def checkpoints(self, trial: str) -> Path:
         """A trial's checkpoints, for as long as it runs."""
         return self.root / "checkpoints" / trial

@@ -1,15 +1,21 @@
 """The space's search section as Ray Tune's objects."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from typing_extensions import override
 
 from stkd.orchestrator.history import SCORE
+from stkd.orchestrator.study import Effective, Study
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.schema import Space
+
+Search = Searcher | SearchAlgorithm
+"""Tune's two kinds of searchers: what it wraps, and what it takes as it is."""
 
 
 def parameter_space(space: Space) -> dict[str, Any]:
@@ -34,12 +40,80 @@ def _domain(searched: Distribution) -> Any:
             return tune.choice(list(searched.choice))
 
 
-def searcher(space: Space, concurrent: int) -> Searcher | SearchAlgorithm:
-    """Who chooses the settings of the next trial, seeded."""
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Turns what Tune asks and tells of its trials into the study's terms.
+
+    It says itself how many trials run at a time, by those that the study holds as running. Tune pickles its searcher
+    with the experiment and brings it back on a resume; this one is then whatever searcher the resuming process has
+    made, on the study's file where it lies now.
+    """
+
+    active: "StudySearcher | None" = None
+
+    def __init__(self, study: Study, concurrent: int) -> None:
+        super().__init__(metric=SCORE, mode="max")
+        self.study, self._concurrent = study, concurrent
+        StudySearcher.active = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _active_searcher, ()
+
+    @override
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """The study knows its search already."""
+        return True
+
+    @override
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Settings for a new trial; None while there is no place for it, FINISHED where nothing is left to try."""
+        if self.study.running >= self._concurrent:
+            return None
+        settings = self.study.ask(trial_id)
+        return str(Searcher.FINISHED) if settings is None and self.study.exhausted else settings
+
+    @override
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """A trial has finished an epoch."""
+        if not result["failure"]:
+            self.study.report(trial_id, result["training_iteration"], result[SCORE])
+
+    @override
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """A trial has come to its end, was stopped by the scheduler, or failed."""
+        if error or not result or result["failure"]:
+            return self.study.fail(trial_id)
+        self.on_trial_result(trial_id, result)  # Tune does not tell the last one otherwise
+        if result["finished"]:
+            return self.study.complete(trial_id, result[SCORE])
+        return self.study.prune(trial_id)
+
+    @override
+    def save(self, checkpoint_path: str) -> None:
+        """Name the study, whose file holds everything at any time."""
+        Path(checkpoint_path).write_text(str(self.study.path), encoding="utf-8")
+
+    @override
+    def restore(self, checkpoint_path: str) -> None:
+        """Tune goes on with the trials that had not ended when it last stored its own state, which lies beside."""
+        stored = tune.ExperimentAnalysis(str(Path(checkpoint_path).parent))
+        self.study.go_on(trial.trial_id for trial in stored.trials if not trial.is_finished())
+
+
+def _active_searcher() -> StudySearcher:
+    assert StudySearcher.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
+    return StudySearcher.active
+
+
+def searcher(space: Space, concurrent: int, study: Path, effective: Effective) -> Search:
+    """Who chooses the settings of the next trial, seeded. `study` is the file that a searcher which learns writes."""
     if space.trials.searcher == "optuna" and space.search:
-        suggest = OptunaSearch(metric=SCORE, mode="max", seed=space.trials.seed)
-        return ConcurrencyLimiter(suggest, max_concurrent=concurrent)
+        return StudySearcher(Study(study, space.search, space.trials.seed, effective), concurrent)
     return BasicVariantGenerator(random_state=space.trials.seed, max_concurrent=concurrent)
+
+
+def exhausted(search: Search) -> bool:
+    """Whether the searcher has found nothing more to try."""
+    return isinstance(search, StudySearcher) and search.study.exhausted
 
 
 def scheduler(space: Space) -> TrialScheduler:

@@ -128,7 +128,7 @@ class Stages:
 
     def _trial_student(self, distillation: Distillation, data: Path, student: Mapping[str, Any], label: str) -> Path:
         space = self._space.model_copy(update={"distillation": distillation.settings})
-        inputs = trial_inputs(space, distillation.teacher, DENSE, student)
+        inputs = trial_inputs(space, self._data.task, distillation.teacher, DENSE, student)
         spec = JobSpec(self._data.task, data, space.training, distillation=distillation, deepspeed=space.deepspeed)
         train = partial(self._train_trial_student, label, spec, inputs)
         return self._stage("trial_student", inputs, train, label)

@@ -85,15 +85,16 @@ class TaskSweep:
         callback = SweepCallback(self._space, self._folder, self._observer, phase, known.trials)
         self._observer.phase_started(phase, count)
         tuning = Tuning(plan, callback)
+        exhausted = False
         match phase:
             case "search":
-                tuning.search()
+                exhausted = tuning.search()
             case "control":
                 tuning.run(phase, controls(self._space, known))
             case "confirm":
                 tuning.run(phase, confirmations(self._space, known))
         ended = [trial for trial in self._results().of_phase(phase) if trial.status != "running"]
-        return len(ended) >= count
+        return exhausted or len(ended) >= count
 
     def _results(self) -> TaskResults:
         return self._file.read(self._data.task.name)

@@ -38,6 +38,10 @@ class TrialPlan:
         """The artifacts that trials share."""
         return ArtifactStore(self.storage.artifacts)
 
+    def inputs(self, space: Space, mask: str) -> dict[str, Any]:
+        """What a trial's student follows from: the space with its values, and the name of its teacher's mask."""
+        return trial_inputs(space, self.task, self.shared.teacher, mask, self.shared.of(space.student).inputs)
+
 
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial after another in one process: `reset_config` keeps the ranks, their imports and process group.
@@ -85,7 +89,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         plan, space = self._plan, self._plan.space.with_values(self._values)
         student = plan.shared.of(space.student)
         mask = self._gang.call("mask_fingerprint", student.scores, space.distillation, space.training.seed)
-        self._inputs = trial_inputs(space, plan.shared.teacher, mask, student.inputs)
+        self._inputs = plan.inputs(space, mask)
         finished = plan.store.find("trial", self._inputs)
         if finished is not None:
             self._known = json.loads((finished / HISTORY).read_text())

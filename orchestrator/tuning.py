@@ -10,9 +10,10 @@ from ray.tune.search import BasicVariantGenerator
 
 from stkd.cluster.connection import bundles, concurrent_jobs
 from stkd.orchestrator.callback import SweepCallback
+from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.history import SCORE
 from stkd.orchestrator.phases import Planned
-from stkd.orchestrator.searching import parameter_space, samples, scheduler, searcher
+from stkd.orchestrator.searching import exhausted, parameter_space, samples, scheduler, searcher
 from stkd.orchestrator.trial import Trial, TrialPlan
 
 
@@ -27,17 +28,19 @@ class Tuning:
         self._trainable = tune.with_resources(tune.with_parameters(Trial, plan=plan), group)
         self._concurrent = min(concurrent_jobs(*request), plan.space.trials.concurrent or concurrent_jobs(*request))
 
-    def search(self) -> None:
-        """Run the search."""
+    def search(self) -> bool:
+        """Run the search; returns whether it found nothing more to try before its last trial."""
         space = self._space
+        search = searcher(space, self._concurrent, self._plan.folder.study, EffectiveSettings(self._plan))
         self._fit(
             self._plan.folder.tune("search"),
             parameter_space(space),
             num_samples=samples(space),
-            search_alg=searcher(space, self._concurrent),
+            search_alg=search,
             scheduler=scheduler(space),
             **({} if space.trials.scheduler else {"metric": SCORE, "mode": "max"}),
         )
+        return exhausted(search)
 
     def run(self, phase: str, planned: Sequence[Planned]) -> None:
         """Run the given trials, each to its end."""

@@ -50,7 +50,9 @@ def logits(model: PreTrainedModel) -> Tensor:
 def random_mask(sparsity: float) -> UnitMask:
     torch.manual_seed(round(sparsity * 10))
     shapes = ((LAYERS, HEADS), (LAYERS, NEURONS)) * 3
-    return UnitScores(*(torch.rand(shape) for shape in shapes)).mask(DistillationConfig(sparsity=sparsity))
+    return UnitMask.of(
+        UnitScores(*(torch.rand(shape).numpy() for shape in shapes)), DistillationConfig(sparsity=sparsity)
+    )
 
 
 def assert_one_function(model: PreTrainedModel, mask: UnitMask) -> None:

@@ -44,7 +44,7 @@ from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.specs import LOGITS, SCORES, Distillation, JobSpec
 from stkd.trainers.tasks import Task
-from stkd.trainers.units import masked
+from stkd.trainers.units import UnitMask, masked
 from stkd.trainers.worker import Worker
 
 ONE = Ranks()
@@ -155,7 +155,7 @@ HALF = DistillationConfig(sparsity=0.5)
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_teacher_reads_every_example_once_for_its_logits(case: Case, tmp_path: Path, sparse: bool) -> None:
-    mask = random_scores().mask(HALF) if sparse else None
+    mask = UnitMask.of(random_scores(), HALF) if sparse else None
     read: list[int] = []
     handle = register_module_forward_hook(
         lambda module, _, output: read.append(len(output.logits)) if hasattr(output, "logits") else None
@@ -169,11 +169,11 @@ def test_a_teacher_reads_every_example_once_for_its_logits(case: Case, tmp_path:
 def random_scores() -> UnitScores:
     generator = torch.Generator().manual_seed(0)
     shapes = ((TEACHER_LAYERS, 4), (TEACHER_LAYERS, 32)) * 3
-    return UnitScores(*(torch.rand(shape, generator=generator) for shape in shapes))
+    return UnitScores(*(torch.rand(shape, generator=generator).numpy() for shape in shapes))
 
 
 def test_a_sparse_teachers_logits_are_those_of_the_masked_one(case: Case, tmp_path: Path) -> None:
-    mask = random_scores().mask(HALF)
+    mask = UnitMask.of(random_scores(), HALF)
     save_logits(case.model, mask, case.data, ONE, tmp_path)
     teacher = case.load().to(ONE.device)
     with masked(teacher, mask):

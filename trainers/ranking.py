@@ -1,18 +1,21 @@
-"""From the scores of a teacher's units to the mask of those that a sparse teacher keeps.
+"""From the scores of a teacher's units to those that a sparse teacher keeps: plain numbers, for planners without torch.
 
 Source: Yang, Zhang, Song: Sparse Teachers Can Be Dense with Knowledge (EMNLP 2022), section 3.
-Shapes: L layers, H heads of a layer, N FFN neurons of a layer.
+Shapes: L layers, U units of a layer: its H heads, or its N FFN neurons.
 """
 
+import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from stkd.trainers.config import DistillationConfig
-from stkd.trainers.units import UnitMask
+
+Scores = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 EPSILON = 1e-7
 """Added to a layer's norm, as in the reference implementation."""
@@ -26,21 +29,21 @@ class UnitScores:
     weights that belong to a unit.
     """
 
-    head_expressiveness: Tensor
-    neuron_expressiveness: Tensor
-    head_friendliness: Tensor
-    neuron_friendliness: Tensor
-    head_magnitude: Tensor
-    neuron_magnitude: Tensor
+    head_expressiveness: Scores
+    neuron_expressiveness: Scores
+    head_friendliness: Scores
+    neuron_friendliness: Scores
+    head_magnitude: Scores
+    neuron_magnitude: Scores
 
-    def knowledge(self, interpolation: float) -> tuple[Tensor, Tensor]:
+    def knowledge(self, interpolation: float) -> tuple[Scores, Scores]:
         """K = lambda * E + (1 - lambda) * F of heads (L, H) and neurons (L, N), each of E and F at layer norm one."""
         return (
-            _mix(self.head_expressiveness, self.head_friendliness, interpolation),
-            _mix(self.neuron_expressiveness, self.neuron_friendliness, interpolation),
+            _mixed(self.head_expressiveness, self.head_friendliness, interpolation),
+            _mixed(self.neuron_expressiveness, self.neuron_friendliness, interpolation),
         )
 
-    def ranked_by(self, settings: DistillationConfig, seed: int) -> tuple[Tensor, Tensor]:
+    def ranked_by(self, settings: DistillationConfig, seed: int) -> tuple[Scores, Scores]:
         """What decides which units go, lowest first: heads (L, H) and neurons (L, N). `seed` is for `random` alone."""
         match settings.scorer:
             case "knowledge":
@@ -52,17 +55,20 @@ class UnitScores:
             case "magnitude":
                 return normalised(self.head_magnitude), normalised(self.neuron_magnitude)
             case "random":
-                generator = torch.Generator().manual_seed(seed)
-                shapes = self.head_magnitude.shape, self.neuron_magnitude.shape
-                return torch.rand(shapes[0], generator=generator), torch.rand(shapes[1], generator=generator)
+                generator = np.random.default_rng(seed)
+                heads, neurons = (
+                    generator.random(scores.shape, dtype=np.float32)
+                    for scores in (self.head_magnitude, self.neuron_magnitude)
+                )
+                return heads, neurons
 
-    def mask(self, settings: DistillationConfig, seed: int = 0) -> UnitMask:
-        """The mask of a sparse teacher: its lowest units go, over all layers together, heads and neurons apart."""
+    def kept(self, settings: DistillationConfig, seed: int = 0) -> tuple[Mask, Mask]:
+        """Which units stay, heads (L, H) and neurons (L, N): the lowest go, ranked over all layers together."""
         heads, neurons = self.ranked_by(settings, seed)
         head_sparsity = settings.sparsity if settings.head_sparsity is None else settings.head_sparsity
         neuron_sparsity = settings.sparsity if settings.neuron_sparsity is None else settings.neuron_sparsity
-        kept = _keep_highest(neurons, neuron_sparsity)
-        return UnitMask(_keep_highest(heads, head_sparsity), _in_multiples(neurons, kept, settings.neuron_multiple))
+        kept = _highest(neurons, neuron_sparsity)
+        return _highest(heads, head_sparsity), _in_multiples(neurons, kept, settings.neuron_multiple)
 
     def save(self, path: Path) -> None:
         """Write the scores as safetensors."""
@@ -74,30 +80,36 @@ class UnitScores:
         return cls(**load_file(path))
 
 
-def normalised(scores: Tensor) -> Tensor:
-    """Each layer (row) divided by its L2 norm."""
-    norms: Tensor = torch.linalg.vector_norm(scores, dim=1, keepdim=True)
-    return scores / (norms + EPSILON)
+def mask_name(heads: Mask, neurons: Mask) -> str:
+    """What names the sparse teacher that keeps these: equal for equal masks, and readable where every unit stays."""
+    if heads.all() and neurons.all():
+        return "dense"
+    digest = hashlib.sha256(repr((heads.shape, neurons.shape)).encode())
+    digest.update(heads.tobytes() + neurons.tobytes())
+    return digest.hexdigest()[:16]
 
 
-def _mix(expressiveness: Tensor, friendliness: Tensor, interpolation: float) -> Tensor:
+def normalised(scores: Scores) -> Scores:
+    """Each layer (row) of (L, U) divided by its L2 norm."""
+    return scores / (np.linalg.norm(scores, axis=1, keepdims=True) + np.float32(EPSILON))
+
+
+def _mixed(expressiveness: Scores, friendliness: Scores, interpolation: float) -> Scores:
     return interpolation * normalised(expressiveness) + (1.0 - interpolation) * normalised(friendliness)
 
 
-def _keep_highest(knowledge: Tensor, sparsity: float) -> Tensor:
-    """Boolean mask, shaped like `knowledge`, without the lowest `round(sparsity * count)` entries; ties by position."""
-    ranking = torch.sort(knowledge.flatten(), stable=True).indices
-    kept = torch.ones(knowledge.numel(), dtype=torch.bool)
-    kept[ranking[: round(sparsity * knowledge.numel())]] = False
-    return kept.view_as(knowledge)
+def _highest(ranks: Scores, sparsity: float) -> Mask:
+    """Mask (L, U) without the lowest `round(sparsity * count)` entries, ranked over all layers; ties by position."""
+    kept = np.ones(ranks.size, dtype=np.bool_)
+    kept[np.argsort(ranks, axis=None, kind="stable")[: round(sparsity * ranks.size)]] = False
+    return kept.reshape(ranks.shape)
 
 
-def _in_multiples(ranks: Tensor, kept: Tensor, multiple: int) -> Tensor:
-    """The mask in which each layer has lost the multiple nearest to its own number of units, its lowest ones (L, N)."""
+def _in_multiples(ranks: Scores, kept: Mask, multiple: int) -> Mask:
+    """The mask (L, U) in which each layer has lost its lowest units: the multiple nearest to what it lost in `kept`."""
     if multiple == 1:
         return kept
-    removed = (~kept).sum(dim=1).double()
-    # of two multiples equally near, the lower one
-    rounded = ((removed / multiple - 0.5).ceil() * multiple).clamp(max=kept.shape[1]).long()
-    places = torch.sort(torch.sort(ranks, dim=1, stable=True).indices, dim=1).indices
+    removed = (~kept).sum(axis=1)
+    rounded = np.minimum((removed + multiple // 2) // multiple * multiple, kept.shape[1])
+    places = np.argsort(np.argsort(ranks, axis=1, kind="stable"), axis=1)
     return places >= rounded[:, None]

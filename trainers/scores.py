@@ -61,7 +61,7 @@ def score_units(
     gradients = [total.cpu() / count for total in sums]
     if student_logits is None:
         gradients += [torch.zeros_like(expressiveness) for expressiveness in gradients]
-    return UnitScores(*[*gradients, *magnitudes(teacher)])
+    return UnitScores(*(part.float().numpy() for part in [*gradients, *magnitudes(teacher)]))
 
 
 def magnitudes(teacher: PreTrainedModel) -> tuple[Tensor, Tensor]:

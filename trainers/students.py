@@ -45,7 +45,7 @@ def prune(teacher: PreTrainedModel, scores: UnitScores, sparsity: float) -> Stud
 
     Source: the parameter-pruned student of Yang, Zhang, Song (EMNLP 2022), after Michel, Levy, Neubig (2019).
     """
-    mask = scores.mask(DistillationConfig(scorer="expressiveness", sparsity=sparsity))
+    mask = UnitMask.of(scores, DistillationConfig(scorer="expressiveness", sparsity=sparsity))
     return Student(sliced(teacher, mask), mask)
 
 

@@ -4,7 +4,6 @@ Shapes: L layers, H heads of a layer, N FFN neurons of a layer, B examples, T to
 """
 
 import copy
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stkd.trainers.config import DistillationConfig
 from stkd.trainers.families import EncoderFamily, encoder_layers, family_of, linear
+from stkd.trainers.ranking import UnitScores, mask_name
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,21 @@ class UnitMask:
             torch.ones(len(layers), neuron_count, dtype=torch.bool),
         )
 
+    @classmethod
+    def of(cls, scores: UnitScores, settings: DistillationConfig, seed: int = 0) -> "UnitMask":
+        """The mask of the sparse teacher with these settings. `seed` is for the scorer `random` alone."""
+        heads, neurons = scores.kept(settings, seed)
+        return cls(torch.from_numpy(heads), torch.from_numpy(neurons))
+
     @property
     def is_dense(self) -> bool:
         """Whether every unit stays."""
         return bool(self.heads.all()) and bool(self.neurons.all())
+
+    @property
+    def name(self) -> str:
+        """What names the sparse teacher that keeps these units."""
+        return mask_name(self.heads.numpy(), self.neurons.numpy())
 
     def save(self, path: Path) -> None:
         """Write the mask as safetensors."""
@@ -49,12 +61,6 @@ class UnitMask:
     def load(cls, path: Path) -> "UnitMask":
         """Read what `save` wrote."""
         return cls(**load_file(path))
-
-    def fingerprint(self) -> str:
-        """A hash that is equal for equal masks."""
-        digest = hashlib.sha256(repr((self.heads.shape, self.neurons.shape)).encode())
-        digest.update(self.heads.numpy().tobytes() + self.neurons.numpy().tobytes())
-        return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from stkd.trainers.config import DistillationConfig, ScoringConfig
 from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.job import Job, encode_task, evaluate_model, save_logits, save_test_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
-from stkd.trainers.ranking import UnitScores
+from stkd.trainers.ranking import UnitScores, mask_name
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import SCORES, EpochReport, JobSpec
 from stkd.trainers.tasks import Task
+from stkd.trainers.units import UnitMask
 
 
 class Worker:
@@ -87,8 +88,7 @@ class Worker:
 
     def mask_fingerprint(self, scores: Path, settings: DistillationConfig, seed: int) -> str:
         """What names the sparse teacher of these settings: equal for settings that remove the same units."""
-        mask = UnitScores.load(scores / SCORES).mask(settings, seed)
-        return "dense" if mask.is_dense else mask.fingerprint()
+        return mask_name(*UnitScores.load(scores / SCORES).kept(settings, seed))
 
     def save_dense_logits(self, teacher: Path, data: Path, folder: Path) -> int:
         """Write the dense teacher's logits on the training split; returns how many examples the teacher read."""
@@ -98,7 +98,7 @@ class Worker:
         self, teacher: Path, scores: Path, settings: DistillationConfig, seed: int, data: Path, folder: Path
     ) -> int:
         """Write a sparse teacher's logits on the training split; returns how many examples the teacher read."""
-        mask = UnitScores.load(scores / SCORES).mask(settings, seed)
+        mask = UnitMask.of(UnitScores.load(scores / SCORES), settings, seed)
         return save_logits(teacher, mask, data, self._ranks, folder)
 
     def save_test_logits(self, model: Path, data: Path, folder: Path) -> None:

@@ -1,0 +1,250 @@
+"""How many epochs a searcher spends until it has found a best student, on a grid of students that were trained once.
+
+    python benchmarks/search_simulator.py [--seeds 30] [--workers 4]
+
+Nothing is trained: Tune's ASHA scheduler and the searchers, as a sweep uses them, are driven by simulated workers that
+look up what each student scored after each epoch. Another searcher is another line of SEARCHERS.
+
+The grid is searched as it is, and as the packaged spaces are: any lambda, any temperature, scores between the grid's
+points interpolated. Both favour nobody: the first repeats itself easily, the second only where nothing is removed.
+"""
+
+import argparse
+import heapq
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, log
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import optuna
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search.optuna import OptunaSearch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.interpolate import RegularGridInterpolator
+
+from stkd.orchestrator.searching import StudySearcher, parameter_space, scheduler
+from stkd.orchestrator.study import Settings, Study
+from stkd.orchestrator.trial import SCORE
+from stkd.search_spaces.distributions import Choice, LogUniform, QUniform, Uniform
+from stkd.search_spaces.reading import read_space
+from stkd.search_spaces.schema import Space
+
+RECORDED = Path(__file__).parent / "tables" / "remarks.json"
+TRIALS = 50
+"""After so many, a search that has not found what it looks for is given up."""
+NEAR = 0.005
+"""Half a point."""
+Scores = Sequence[float]
+"""Of one student, after each epoch."""
+
+
+class Grid:
+    """The recorded students, and nothing between them."""
+
+    name = "grid"
+
+    def __init__(self, students: list[dict[str, float | str | list[float]]]) -> None:
+        self._students = {self._point(student): student for student in students}
+        self._axes = [sorted(set(values)) for values in zip(*self._students, strict=True)]
+        self.best = max(max(student["scores"]) for student in students)
+        self.epochs = len(students[0]["scores"])
+
+    def space(self) -> Space:
+        """What is searched."""
+        interpolations, sparsities, temperatures = self._axes
+        return _space(
+            self.epochs,
+            interpolation=QUniform(quniform=(0.0, 1.0, interpolations[1])),
+            sparsity=QUniform(quniform=(0.0, sparsities[-1], sparsities[1])),
+            temperature=Choice(choice=tuple(temperatures)),
+        )
+
+    def scores(self, settings: Settings) -> Scores:
+        """How the student of these settings learns."""
+        return self._students[self._point(settings)]["scores"]
+
+    def effective(self, settings: Settings) -> str:
+        """What the settings come to: the units removed, and the temperature."""
+        return f"{self._students[self._point(settings)]['mask']} {settings['temperature']}"
+
+    @staticmethod
+    def _point(settings: Settings) -> tuple[float, ...]:
+        return tuple(round(settings[key], 4) for key in ("interpolation", "sparsity", "temperature"))
+
+
+class Between(Grid):
+    """The same, with everything between the recorded students."""
+
+    name = "between"
+
+    def __init__(self, students: list[dict[str, float | str | list[float]]]) -> None:
+        super().__init__(students)
+        scores = [student["scores"] for _, student in sorted(self._students.items())]
+        shape = [len(axis) for axis in self._axes]
+        interpolations, sparsities, temperatures = self._axes
+        axes = (interpolations, sparsities, [log(temperature) for temperature in temperatures])
+        self._surface = RegularGridInterpolator(axes, np.reshape(scores, (*shape, self.epochs)))
+
+    def space(self) -> Space:
+        """What is searched."""
+        _, sparsities, temperatures = self._axes
+        return _space(
+            self.epochs,
+            interpolation=Uniform(uniform=(0.0, 1.0)),
+            sparsity=QUniform(quniform=(0.0, sparsities[-1], 0.1)),
+            temperature=LogUniform(loguniform=(temperatures[0], temperatures[-1])),
+        )
+
+    def scores(self, settings: Settings) -> Scores:
+        """How the student of these settings learns."""
+        point = (settings["interpolation"], settings["sparsity"], log(settings["temperature"]))
+        return self._surface(point).ravel().tolist()
+
+    def effective(self, settings: Settings) -> str:
+        """What the settings come to: lambda means nothing where nothing is removed."""
+        interpolation = settings["interpolation"] if settings["sparsity"] else None
+        return f"{interpolation} {settings['sparsity']} {settings['temperature']}"
+
+
+def _space(epochs: int, **search: Uniform | LogUniform | QUniform | Choice) -> Space:
+    quickstart = read_space(Path("quickstart"), ["trials.scheduler.asha.reduction_factor=3"])
+    training = quickstart.training.model_copy(update={"epochs": epochs})
+    return quickstart.model_copy(update={"search": search, "training": training})
+
+
+def _ours(grid: Grid, seed: int, workers: int, folder: Path) -> Searcher:
+    return StudySearcher(Study(folder / "study.jsonl", grid.space().search, seed, grid.effective), workers)
+
+
+def _stock(sampler: Callable[[int], optuna.samplers.BaseSampler]) -> Callable[[Grid, int, int, Path], Searcher]:
+    def make(grid: Grid, seed: int, workers: int, _: Path) -> Searcher:
+        searcher = OptunaSearch(metric=SCORE, mode="max", sampler=sampler(seed))
+        searcher.set_search_properties(None, None, parameter_space(grid.space()))
+        return ConcurrencyLimiter(searcher, workers)
+
+    return make
+
+
+SEARCHERS: Mapping[str, Callable[[Grid, int, int, Path], Searcher]] = {
+    "random": _stock(lambda seed: optuna.samplers.RandomSampler(seed)),
+    "Ray's OptunaSearch": _stock(lambda seed: optuna.samplers.TPESampler(seed=seed)),
+    "stkd": _ours,
+}
+
+
+@dataclass
+class Trial:
+    """A trial as a scheduler knows it, and how far it has come."""
+
+    trial_id: str
+    scores: Scores
+    epoch: int = 0
+
+    def step(self) -> dict[str, float | bool | str]:
+        """Train an epoch, and report as a real trial does."""
+        self.epoch += 1
+        finished = self.epoch == len(self.scores)
+        return {
+            SCORE: max(self.scores[: self.epoch]),
+            "training_iteration": self.epoch,
+            "finished": finished,
+            "failure": "",
+            "done": finished,
+        }
+
+
+class Simulation:
+    """One search. `found` tells for each target how many epochs all trials together had taken when it was reached."""
+
+    def __init__(self, grid: Grid, searcher: Searcher, scheduler: TrialScheduler, workers: int) -> None:
+        self._grid, self._searcher, self._scheduler, self._workers = grid, searcher, scheduler, workers
+        self._live: list[tuple[float, int, Trial]] = []
+        self._begun = self.spent = 0
+        self._now = 0.0
+        self.course: list[float] = []
+
+    def run(self) -> list[float]:
+        """The best score after each epoch that was spent."""
+        while self._fill():
+            self._now, number, trial = heapq.heappop(self._live)
+            result = trial.step()
+            self.course.append(max([*self.course[-1:], float(result[SCORE])]))
+            if self._goes_on(trial, result):
+                heapq.heappush(self._live, (self._now + 1, number, trial))
+        return self.course
+
+    def _fill(self) -> bool:
+        """Give every free worker a trial; returns whether any works."""
+        while len(self._live) < self._workers and self._begun < TRIALS:
+            settings = self._searcher.suggest(f"trial-{self._begun}")
+            if not isinstance(settings, dict):
+                break
+            trial = Trial(f"trial-{self._begun}", self._grid.scores(settings))
+            self._scheduler.on_trial_add(None, trial)
+            heapq.heappush(self._live, (self._now + 1, self._begun, trial))
+            self._begun += 1
+        return bool(self._live)
+
+    def _goes_on(self, trial: Trial, result: dict[str, float | bool | str]) -> bool:
+        """Tell scheduler and searcher, as Tune does; returns whether the trial has another epoch."""
+        stopped = result["done"] or self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
+        if stopped:
+            self._scheduler.on_trial_complete(None, trial, result)
+            self._searcher.on_trial_complete(trial.trial_id, result)
+        else:
+            self._searcher.on_trial_result(trial.trial_id, result)
+        return not stopped
+
+
+def epochs_until(course: Sequence[float], target: float) -> float:
+    """Epochs spent until a score was reached; infinite where it was not."""
+    return next((spent for spent, score in enumerate(course, start=1) if score >= target - 1e-9), inf)
+
+
+def compare(grid: Grid, seeds: int, workers: int) -> Table:
+    """A row for each searcher."""
+    table = Table(title=f"{grid.name}: epochs until a student is found, {seeds} seeds", title_justify="left")
+    columns = ("", "the best", "", "within half a point", "", "best after 40 epochs")
+    for heading in columns:
+        table.add_column(heading)
+    for name, make in SEARCHERS.items():
+        courses = []
+        for seed in track(range(seeds), name, transient=True):
+            with TemporaryDirectory() as folder:
+                searcher = make(grid, seed, workers, Path(folder))
+                courses.append(Simulation(grid, searcher, scheduler(grid.space()), workers).run())
+        after = np.mean([course[min(40, len(course)) - 1] for course in courses])
+        cells = [text for target in (grid.best, grid.best - NEAR) for text in quartiles(courses, target)]
+        table.add_row(name, *cells, f"{100 * after:.2f}")
+    return table
+
+
+def quartiles(courses: Sequence[Sequence[float]], target: float) -> tuple[str, str]:
+    """Median with quartiles, and how many of the searches got there at all."""
+    spent = [epochs_until(course, target) for course in courses]
+    low, middle, high = np.quantile(spent, (0.25, 0.5, 0.75), method="nearest")
+    return f"{middle:g} ({low:g} to {high:g})", f"{np.isfinite(spent).sum()} of {len(spent)}"
+
+
+def main() -> None:
+    """Compare on both spaces."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--workers", type=int, default=4, help="trials side by side")
+    parser.add_argument("--table", type=Path, default=RECORDED)
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(logging.WARNING)
+    students = json.loads(arguments.table.read_text())["students"]
+    for grid in (Grid(students), Between(students)):
+        Console().print(compare(grid, arguments.seeds, arguments.workers))
+
+
+if __name__ == "__main__":
+    main()
