@@ -14,9 +14,6 @@ from stkd.orchestrator.study import Effective, Study
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.schema import Space
 
-Search = Searcher | SearchAlgorithm
-"""Tune's two kinds of searchers: what it wraps, and what it takes as it is."""
-
 
 def parameter_space(space: Space) -> dict[str, Any]:
     """A Tune domain for each searched key; with the grid searcher, every value of it."""
@@ -104,16 +101,16 @@ def _active_searcher() -> StudySearcher:
     return StudySearcher.active
 
 
-def searcher(space: Space, concurrent: int, study: Path, effective: Effective) -> Search:
+def searcher(space: Space, concurrent: int, study: Path, effective: Effective) -> Searcher | SearchAlgorithm:
     """Who chooses the settings of the next trial, seeded. `study` is the file that a searcher which learns writes."""
     if space.trials.searcher == "optuna" and space.search:
         return StudySearcher(Study(study, space.search, space.trials.seed, effective), concurrent)
     return BasicVariantGenerator(random_state=space.trials.seed, max_concurrent=concurrent)
 
 
-def exhausted(search: Search) -> bool:
+def exhausted(search: Searcher | SearchAlgorithm) -> bool:
     """Whether the searcher has found nothing more to try."""
-    return isinstance(search, StudySearcher) and search.study.exhausted
+    return isinstance(search, StudySearcher) and bool(search.study.exhausted)
 
 
 def scheduler(space: Space) -> TrialScheduler:

@@ -35,7 +35,7 @@ def confirmed(
     ]
 
 
-def accuracy(logits: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
+def accuracy(logits: NDArray[Any], labels: NDArray[Any]) -> float:
     return float(np.mean(logits.argmax(axis=1) == labels))
 
 

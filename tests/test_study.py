@@ -24,11 +24,12 @@ from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.history import SCORE, WORST_SCORE
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.searching import StudySearcher
+from stkd.orchestrator.stages import Shared, StudentStages
 from stkd.orchestrator.study import DUPLICATE_OF, NAME, TRIAL, Settings, Study
 from stkd.orchestrator.trial import TrialPlan
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.reading import read_space
-from stkd.trainers.scores import UnitScores
+from stkd.trainers.ranking import UnitScores
 from stkd.trainers.tasks import Task
 
 FINITE: Mapping[str, Distribution] = {
@@ -331,11 +332,13 @@ def plan(tmp_path: Path) -> TrialPlan:
     torch.manual_seed(0)
     folder = tmp_path / "scores"
     folder.mkdir()
-    scores = UnitScores(*(torch.rand(2, count) for count in (4, 8, 4, 8)))
+    scores = UnitScores(*(torch.rand(2, count).numpy() for count in (4, 8) * 3))
     scores.save(folder / "scores.safetensors")
     space = read_space(Path("quickstart"))
     storage = Storage(tmp_path)
-    return TrialPlan(space, TASK, storage, TaskFolder(tmp_path), Path("data"), Path("teacher"), folder)
+    student = StudentStages({}, Path("data"), None, Path("trial_student"), folder)
+    shared = Shared(Path("data"), Path("teacher"), {space.student.model_dump_json(): student})
+    return TrialPlan(space, TASK, storage, TaskFolder(tmp_path), shared)
 
 
 def with_task(plan: TrialPlan, task: Task) -> TrialPlan:

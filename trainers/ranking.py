@@ -112,4 +112,5 @@ def _in_multiples(ranks: Scores, kept: Mask, multiple: int) -> Mask:
     removed = (~kept).sum(axis=1)
     rounded = np.minimum((removed + multiple // 2) // multiple * multiple, kept.shape[1])
     places = np.argsort(np.argsort(ranks, axis=1, kind="stable"), axis=1)
-    return places >= rounded[:, None]
+    in_multiples: Mask = places >= rounded[:, None]
+    return in_multiples
