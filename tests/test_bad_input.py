@@ -267,7 +267,7 @@ def no_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_table_is_complete() -> None:
-    assert len(CASES) == 89
+    assert len(CASES) == 91
     assert len({case.name for case in CASES}) == len(CASES)
 
 

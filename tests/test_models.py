@@ -207,6 +207,14 @@ def test_a_sliced_teacher_tells_its_new_sizes(case: Case) -> None:
     assert_equal_weights(teacher, case.load())
 
 
+def test_a_tokenizer_that_lacks_its_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "deberta-v2"}')
+    (tmp_path / "spm.model").write_bytes(b"\0" * 8)
+    monkeypatch.setattr("stkd.trainers.models.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"tokenizer cannot be read.*pip install 'stkd\[sentencepiece\]'"):
+        load_tokenizer(str(tmp_path))
+
+
 # --- names
 
 

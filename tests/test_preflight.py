@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stkd.orchestrator.preflight import check, check_machine, check_storage, count_gpus
+from stkd.orchestrator.preflight import check, check_machine, check_model, check_storage, count_gpus
 from stkd.search_spaces.reading import read_space
 from stkd.trainers.errors import UserError
 
@@ -73,3 +73,15 @@ def test_a_trial_may_take_the_whole_machine_but_not_more(monkeypatch: pytest.Mon
 def test_the_storage_folder_is_made(tmp_path: Path) -> None:
     check_storage(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
+
+
+def test_a_tokenizer_of_pieces_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "deberta-v2", "num_hidden_layers": 12}')
+    for name in ("model.safetensors", "spm.model"):
+        (tmp_path / name).write_bytes(b"\0" * 8)
+    space = read_space(Path("quickstart"), [f"teacher.model={tmp_path}"])
+    monkeypatch.setattr("stkd.orchestrator.preflight.find_spec", lambda name: name)
+    check_model(space)
+    monkeypatch.setattr("stkd.orchestrator.preflight.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"tokenizer spm\.model needs a package: pip install 'stkd\[sentencepiece\]'"):
+        check_model(space)

@@ -121,9 +121,9 @@ def _in_fp32(training: TrainingConfig, model: PreTrainedModel) -> TrainingConfig
 
 
 def _parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        (decayed if decays(name, parameter) else plain).append(parameter)
+    named = list(model.named_parameters())
+    plain = [parameter for name, parameter in named if not decays(name, parameter)]
+    decayed = [parameter for name, parameter in named if decays(name, parameter)]
     return [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 

@@ -1,5 +1,6 @@
 """Classifiers: found, loaded, saved."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -33,8 +34,16 @@ transformers.logging.disable_progress_bar()
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub model."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_model(model))
+    """The tokenizer of a model folder or hub model; raises UserError where a package to read it is missing."""
+    source = resolve_model(model)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    except ValueError as error:
+        if find_spec("sentencepiece"):
+            raise
+        raise UserError(
+            f"model {model!r}: its tokenizer cannot be read; it may need a package: pip install 'stkd[sentencepiece]'"
+        ) from error
     return tokenizer
 
 
