@@ -51,7 +51,7 @@ def test_sizes(splits: tuple[Examples, Examples]) -> None:
 def test_classes_are_balanced(splits: tuple[Examples, Examples]) -> None:
     for split in splits:
         assert set(split.labels) == set(range(len(CLASS_NAMES)))
-        assert max(split.labels.count(label) for label in range(len(CLASS_NAMES))) < 0.6 * len(split)
+        assert max(list(split.labels).count(label) for label in range(len(CLASS_NAMES))) < 0.6 * len(split)
 
 
 def test_no_text_occurs_twice(splits: tuple[Examples, Examples]) -> None:

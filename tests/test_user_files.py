@@ -1,6 +1,8 @@
 """A user's own files: what is read of them, and what the task is that their labels make."""
 
 import gzip
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -10,10 +12,12 @@ from typing import Any
 import pytest
 from user_tables import FORMATS, files, write_table
 
+from stkd.search_spaces.reading import read_space
 from stkd.trainers.config import DataConfig
 from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import DEFAULT_METRICS
 
+README = Path(__file__).parents[1] / "README.md"
 WORDS = ["good", "bad", "good", "bad"]
 # Labels as a user has them; settings beside the files; the kind, the classes and the labels that must come of them.
 LABELS: dict[str, tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any]]] = {
@@ -171,6 +175,22 @@ def test_metrics_can_be_chosen(tmp_path: Path, case: str, metrics: list[str]) ->
     labels, settings, *_ = LABELS[case]
     data = load_task("mine", written(tmp_path, labels, metrics=metrics, **settings))
     assert data.task.metrics == tuple(metrics)
+
+
+def test_the_readmes_example_is_read_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = README.read_text().partition("### Your own data")[2]
+    block = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[0]
+    making, command, arguments = block.partition("stkd sweep ")
+    assert command
+    subprocess.run(["bash", "-ec", making], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(arguments)
+    assert words[::2] == ["--space", "--tasks", "--set", "--set"]
+    name, task, *overrides = words[1::2]
+    space = read_space(Path(name), overrides, [task])
+    data = load_task(task, space.data)
+    assert data.task.class_names == ("complaint", "praise")
+    assert (data.train.labels, data.validation.labels) == ([1, 0, 1, 0], [1, 0])
 
 
 # CSV, TSV and encodings
