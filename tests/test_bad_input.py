@@ -74,6 +74,15 @@ def mrpc(**files: str) -> Arguments:
     return arguments
 
 
+def own_files(train: str, *overrides: str, validation: str = "text,label\na,x\nb,y\n") -> Arguments:
+    def arguments(folder: Path) -> list[str]:
+        for name, content in (("train", train), ("validation", validation)):
+            (folder / f"{name}.csv").write_text(content, encoding="utf-8")
+        return setting(*overrides, space="files")(folder)
+
+    return arguments
+
+
 def resuming(sweep: str) -> Arguments:
     """A storage folder with the sweep `quickstart-1`, where `sweep` is to be resumed."""
 
@@ -101,6 +110,7 @@ storage: ./stkd-runs
 BERT: dict[str, object] = {"model_type": "bert", "num_hidden_layers": 6, "max_position_embeddings": 512}
 MODEL_FILES = ("model.safetensors", "tokenizer.json")
 MRPC = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+GOOD_CSV = "text,label\na,x\nb,y\nc,x\nd,y\n"
 GOOD_ROWS = MRPC + "1\t1\t2\tA cat.\tThe cat.\n0\t3\t4\tA dog.\tNo dog.\n"
 
 CASES = (
@@ -199,6 +209,39 @@ CASES = (
         mrpc(train=GOOD_ROWS.replace("Quality", "Qualty"), dev=GOOD_ROWS),
         ("line 1", "'Quality'", "did you mean 'Qualty'?"),
     ),
+    # the user's own files
+    Case("no training file", setting(space="files"), ("train.csv does not exist",)),
+    Case(
+        "no training file named", setting("data.train=null", space="files"), ("--set data.train=null", "needs a file")
+    ),
+    Case("file that is no text", setting("data.train=3", space="files"), ("--set data.train=3", "must be a text or a")),
+    Case("key of own files", setting("data.train=x.csv"), ("data.train=x.csv", "data.source files only")),
+    Case("path of own files", setting("data.path=x", space="files"), ("--set data.path=x", "leave the path out")),
+    Case("misspelt key of own files", setting("data.labels=x", space="files"), ("did you mean 'label'?",)),
+    Case("several own tasks", options("--space", "files", "--tasks", "a,b"), ("--tasks a,b", "one name")),
+    Case("own task with a slash", options("--space", "files", "--tasks", "a/b"), ("--tasks a/b", "letters, digits")),
+    Case("known task from own files", setting("data.source=files"), ("data.train", "needs a file")),
+    Case("saved data sets without a path", setting("data.source=datasets_dir", space="glue"), ("save_to_disk",)),
+    Case("label in the text's column", setting("data.text=label", space="files"), ("data.label", "column of a text")),
+    Case("pair in the text's column", setting("data.text_pair=text", space="files"), ("text_pair=text", "second text")),
+    Case("separator of one class", setting("data={kind: regression, separator: x}", space="files"), ("data.",)),
+    Case("unknown kind", setting("data.kind=regresion", space="files"), ("did you mean 'regression'?", "multilabel")),
+    Case("unknown metric", setting("data.metrics=acuracy", space="files"), ("did you mean 'accuracy'?", "exact_match")),
+    Case("unknown encoding", setting("data.encoding=utf9", space="files"), ("encoding=utf9", "cp1252")),
+    Case("no encoding of texts", setting("data.encoding=base64", space="files"), ("encoding=base64", "cp1252")),
+    Case("long delimiter", setting("data.delimiter=;;", space="files"), ("delimiter=;;", "one character")),
+    Case("one class", setting("data.classes=[a]", space="files"), ("classes=[a]", "two classes or more")),
+    Case("class twice", setting("data.classes=[1, b, '1.0']", space="files"), ("classes=[1, b, '1.0']", "twice")),
+    Case("no list of classes", setting("data.classes={a: b}", space="files"), ("a list of words, numbers",)),
+    Case("empty column name", setting("data.label=''", space="files"), ("data.label=''", "must not be empty")),
+    Case("blank label", own_files(GOOD_CSV + "e,\n"), ("train.csv, line 6", "no label")),
+    Case("new label", own_files(GOOD_CSV, validation="text,label\na,z\n"), ("validation.csv, line 2", "'z'", "'x, y'")),
+    Case("torn row", own_files(GOOD_CSV + "e\n"), ("train.csv, line 6", "1 column, not 2")),
+    Case(
+        "open scores",
+        own_files(GOOD_CSV.replace(",x", ",0.5")),
+        ("train.csv, lines 2 and 4", "data.kind to regression"),
+    ),
     # the teacher
     Case("no model folder", setting("teacher.model=./nowhere"), ("teacher.model ./nowhere", "no such folder")),
     Case("no such package", setting("teacher.model=package:nowhere/model"), ("'nowhere' is not installed",)),
@@ -267,7 +310,7 @@ def no_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_table_is_complete() -> None:
-    assert len(CASES) == 91
+    assert len(CASES) == 117
     assert len({case.name for case in CASES}) == len(CASES)
 
 
@@ -311,7 +354,15 @@ def measured(*arguments: str) -> tuple[int, float, list[str], str]:
     return int(code), float(seconds), heavy, run.stderr
 
 
-QUICK = ("unknown key", "no weights", "blank labels", "storage in /proc", "more GPUs than there are", "ui of nothing")
+QUICK = (
+    "unknown key",
+    "no weights",
+    "blank labels",
+    "new label",
+    "storage in /proc",
+    "more GPUs than there are",
+    "ui of nothing",
+)
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -164,6 +164,15 @@ def test_a_teacher_with_another_head_is_refused(case: Case) -> None:
         load_fine_tuned(str(case.model), THREE_CLASSES)
 
 
+def test_a_teacher_with_the_classes_in_another_order_is_refused(case: Case, tmp_path: Path) -> None:
+    turned = replace(TASK, class_names=("Positive", "Negative"))
+    save_model(load_classifier(str(case.model), TASK, 0), load_tokenizer(str(case.model)), tmp_path)
+    with pytest.raises(UserError, match=r"has the classes negative, positive, but task tiny has them in the order"):
+        load_fine_tuned(str(tmp_path), turned)
+    renamed = replace(TASK, class_names=("Negative", "Positive"))
+    assert load_fine_tuned(str(tmp_path), renamed).config.id2label == {0: "Negative", 1: "Positive"}
+
+
 def test_a_teacher_without_a_head_is_refused_where_it_would_not_be_trained(case: Case, tmp_path: Path) -> None:
     AutoModel.from_pretrained(case.model).save_pretrained(tmp_path)
     with pytest.raises(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tiny import tiny_teacher
 
 from stkd.orchestrator.preflight import check, check_machine, check_model, check_storage, count_gpus
 from stkd.search_spaces.reading import read_space
@@ -19,6 +20,21 @@ def test_real_data_passes(glue_folder: Path, tmp_path: Path) -> None:
     overrides = ["data.source=glue_dir", f"data.path={glue_folder}"]
     data = check(read_space(Path("minilm_glue"), overrides, ["mrpc", "rte", "stsb"], str(tmp_path)))
     assert {name: len(task.validation) for name, task in data.items()} == {"mrpc": 408, "rte": 277, "stsb": 1500}
+
+
+def test_own_files_are_handed_on_and_a_teacher_must_fit_their_classes(tmp_path: Path) -> None:
+    for name in ("train", "validation"):
+        rows = "".join(f"{label} {number},{label}\n" for label in "xyz" for number in range(2))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
+    overrides = [f"data.{name}={tmp_path / name}.csv" for name in ("train", "validation")]
+    overrides += [f"teacher.model={tiny_teacher(tmp_path / 'model', outputs=3)}", "training.max_length=32"]
+    space = read_space(Path("files"), [*overrides, "teacher.finetune=null"], ["mine"], str(tmp_path / "runs"))
+    data = check(space)
+    assert (data["mine"].task.class_names, len(data["mine"].train)) == (("x", "y", "z"), 6)
+    overrides[2] = f"teacher.model={tiny_teacher(tmp_path / 'other', outputs=2)}"
+    space = read_space(Path("files"), [*overrides, "teacher.finetune=null"], ["mine"], str(tmp_path / "runs"))
+    with pytest.raises(UserError, match="has 2 outputs where task mine needs 3; give teacher"):
+        check(space)
 
 
 def test_a_hub_id_is_left_to_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,6 +208,24 @@ def test_the_validation_file_is_checked_too(tmp_path: Path) -> None:
     assert load_task("sst2", config).validation.labels == [1]
 
 
+@pytest.mark.parametrize("name", TSV)
+def test_a_test_file_is_left_alone(tmp_path: Path, name: str) -> None:
+    config = write_glue(tmp_path, name)
+    without = load_task(name, config)
+    for file in ("test.tsv", "test_matched.tsv", "test_mismatched.tsv"):
+        (tmp_path / TSV[name][0] / file).write_bytes(b"index\tsentence\n0\t\xff unlabelled\n")
+    assert load_task(name, config) == without
+    assert without.test is None
+
+
+def test_mismatched_mnli_has_the_training_examples_of_mnli(tmp_path: Path) -> None:
+    config = write_glue(tmp_path, "mnli")
+    (tmp_path / "MNLI" / "dev_mismatched.tsv").write_text(TSV["mnli"][2].replace("\tp\t", "\tother\t"))
+    matched, mismatched = load_task("mnli", config), load_task("mnli_mm", config)
+    assert matched.train == mismatched.train
+    assert (matched.validation.texts, mismatched.validation.texts) == (["p"] * 3, ["other"] * 3)
+
+
 def test_a_missing_path_names_what_is_near(tmp_path: Path) -> None:
     write_glue(tmp_path / "glue", "mrpc")
     for path, expected in {
@@ -343,8 +361,10 @@ def test_mnli_takes_the_matched_validation(tmp_path: Path) -> None:
     for split, label in (("matched", 0), ("mismatched", 1)):
         file = f"validation_{split}-00000-of-00001.parquet"
         write_parquet(tmp_path / "mnli", file, {"premise": ["p"], "hypothesis": ["h"], "label": [label]})
-    data = load_task("mnli", DataConfig(source="hub", path=str(tmp_path)))
-    assert (data.train.labels, data.validation.labels) == ([0, 1, 2], [0])
+    write_parquet(tmp_path / "mnli", "test_matched-00000-of-00001.parquet", {"nothing": [-1]})
+    for name, label in (("mnli", 0), ("mnli_mm", 1)):
+        data = load_task(name, DataConfig(source="hub", path=str(tmp_path)))
+        assert (data.train.labels, data.validation.labels, data.test) == ([0, 1, 2], [label], None)
 
 
 BAD_TABLES: dict[str, tuple[dict[str, list[Any]], tuple[str, ...]]] = {
@@ -354,7 +374,7 @@ BAD_TABLES: dict[str, tuple[dict[str, list[Any]], tuple[str, ...]]] = {
     "class never shown": ({"label": [1, 1, 1]}, ("no example has the label 0 (not_equivalent)",)),
     "null text": ({"sentence2": ["a", None, "c"]}, ("row 2", "None stands where a text must be")),
     "empty text": ({"sentence1": ["a", "", "c"]}, ("row 2", "the text is empty")),
-    "no text": ({"sentence1": [1, 2, 3]}, ("row 1", "1 stands where a text must be")),
+    "no text": ({"sentence1": [1, 2, 3]}, ("rows 1, 2 and 3", "1 stands where a text must be")),
 }
 
 

@@ -13,12 +13,12 @@ from stkd.trainers.config import KNOWN_FAMILIES
 from stkd.trainers.errors import UserError
 
 QUICKSTART = Path("quickstart")
-GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"}
+GLUE = {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
 
 
 def test_every_packaged_space_reads_and_survives_being_written(tmp_path: Path) -> None:
     names = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
-    assert names == ["glue", "minilm_glue", "quickstart"]
+    assert names == ["files", "glue", "minilm_glue", "quickstart"]
     for name in names:
         space = read_space(Path(name))
         assert space.name == name

@@ -289,3 +289,44 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> 
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_a_sweep_over_own_files_with_several_classes_each(tmp_path: Path) -> None:
+    topics = {
+        "the film was good": "film",
+        "a dull plot": "plot",
+        "good plot and a long film": "film;plot",
+        "we saw it": "",
+        "a bad film": "film",
+        "great plot": "plot",
+    }
+    for name, copies in (("train", 20), ("validation", 4)):
+        rows = [f'{copy},"{text}, we saw",{topic}' for copy in range(copies) for text, topic in topics.items()]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["id,remark,topics", *rows]))
+    data = {
+        "source": "files",
+        "train": str(tmp_path / "train.csv"),
+        "validation": str(tmp_path / "validation.csv"),
+        "text": "remark",
+        "label": "topics",
+        "separator": ";",
+    }
+    space = write_space(
+        tmp_path,
+        tasks=["topics-1"],
+        data=data,
+        search={"sparsity": {"choice": [0.0, 0.5]}},
+        trials={"count": 2, "searcher": "grid", "scheduler": None, "concurrent": 1},
+    )
+    done = stkd("sweep", "--space", space)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "topics-1 begins: 120 training and 24 validation examples" in done.stdout
+    student = tmp_path / "student"
+    exported = stkd("best", "--storage", tmp_path / "runs", "--export", student)
+    assert exported.returncode == 0, exported.stderr
+    config = json.loads((student / "config.json").read_text())
+    assert config["id2label"] == {"0": "film", "1": "plot"}
+    assert config["problem_type"] == "multi_label_classification"
+    results = read_results(Storage(tmp_path / "runs").find_sweep())["topics-1"]
+    assert [trial.status for trial in results.trials.values()] == ["finished", "finished"]
+    assert all({"micro_f1", "macro_f1", "score"} <= set(trial.metrics) for trial in results.trials.values())

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from stkd.trainers import generated
 from stkd.trainers.errors import UserError
 from stkd.trainers.metrics import METRICS
-from stkd.trainers.tasks import TASKS, Task, did_you_mean, find_task
+from stkd.trainers.tasks import DEFAULT_METRICS, FITTING_METRICS, TASKS, Task, did_you_mean, find_task
 
 # Official metrics, class counts and hub splits, from the GLUE paper and the data set card of nyu-mll/glue.
 OFFICIAL = {
@@ -13,6 +15,7 @@ OFFICIAL = {
     "stsb": (("pearson", "spearman"), 1, "validation"),
     "qqp": (("accuracy", "f1"), 2, "validation"),
     "mnli": (("accuracy",), 3, "validation_matched"),
+    "mnli_mm": (("accuracy",), 3, "validation_mismatched"),
     "qnli": (("accuracy",), 2, "validation"),
     "rte": (("accuracy",), 2, "validation"),
     "wnli": (("accuracy",), 2, "validation"),
@@ -32,11 +35,26 @@ def test_metrics_outputs_and_splits_are_official(name: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_task_fits_together(task: Task) -> None:
-    assert set(task.metrics) <= set(METRICS)
+    assert set(task.metrics) <= set(FITTING_METRICS[task.kind])
     assert (task.kind == "regression") == (task.class_names == ()) == (task.bounds is not None)
     if task.tsv is not None and task.hub is not None:
         assert len(task.tsv.labels) == len(task.class_names)
         assert len(task.tsv.texts) == len(task.hub.texts) in (1, 2)
+
+
+def test_every_metric_fits_some_kind_of_task() -> None:
+    assert len(METRICS) == 8
+    assert {metric for metrics in FITTING_METRICS.values() for metric in metrics} == set(METRICS)
+    assert all(set(DEFAULT_METRICS[kind]) <= set(metrics) for kind, metrics in FITTING_METRICS.items())
+
+
+def test_mismatched_mnli_differs_in_its_validation_alone() -> None:
+    matched, mismatched = TASKS["mnli"], TASKS["mnli_mm"]
+    assert (matched.class_names, matched.metrics) == (mismatched.class_names, mismatched.metrics)
+    assert matched.tsv is not None
+    assert mismatched.tsv == replace(matched.tsv, validation="dev_mismatched.tsv")
+    assert matched.hub is not None
+    assert mismatched.hub == replace(matched.hub, validation="validation_mismatched")
 
 
 def test_entailment_has_the_class_order_of_the_hub() -> None:

@@ -1,6 +1,9 @@
 """A user's own files: what is read of them, and what the task is that their labels make."""
 
 import gzip
+import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -8,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from user_tables import FORMATS, files, write_table
 
-from stkd.trainers.config import DataConfig
+from stkd.search_spaces.reading import read_space
+from stkd.trainers.config import FILES_KEYS, DataConfig
 from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import DEFAULT_METRICS
 
+README = Path(__file__).parents[1] / "README.md"
 WORDS = ["good", "bad", "good", "bad"]
 # Labels as a user has them; settings beside the files; the kind, the classes and the labels that must come of them.
 LABELS: dict[str, tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any]]] = {
@@ -173,6 +181,36 @@ def test_metrics_can_be_chosen(tmp_path: Path, case: str, metrics: list[str]) ->
     assert data.task.metrics == tuple(metrics)
 
 
+def test_the_readmes_example_is_read_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = README.read_text().partition("### Your own data")[2]
+    block = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[0]
+    making, command, arguments = block.partition("stkd sweep ")
+    assert command
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", making], cwd=tmp_path, check=True, env={**os.environ, "PATH": path})
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(arguments)
+    assert words[::2] == ["--space", "--tasks", "--set", "--set"]
+    name, task, *overrides = words[1::2]
+    space = read_space(Path(name), overrides, [task])
+    data = load_task(task, space.data)
+    assert data.task.class_names == ("happy", "unhappy")
+    assert len(data.train) >= 1000
+    assert len(data.validation) >= 200
+
+
+def test_every_setting_of_files_is_refused_elsewhere() -> None:
+    texts = ("train", "validation", "test", "text", "text_pair", "label", "separator", "delimiter")
+    choices = {"format": "csv", "kind": "regression", "encoding": "latin-1", "metrics": "accuracy"}
+    given: dict[str, Any] = {**dict.fromkeys(texts, "x"), **choices, "classes": ["a", "b"], "quoting": False}
+    assert len(given) == 14
+    assert set(given) == set(FILES_KEYS)
+    for key, value in given.items():
+        with pytest.raises(ValidationError, match=r"is read by data\.source files only"):
+            DataConfig.model_validate({"source": "hub", key: value})
+    assert DataConfig.model_validate({"source": "hub", "kind": None, "train": None, "metrics": None}) == DataConfig()
+
+
 # CSV, TSV and encodings
 
 
@@ -189,6 +227,19 @@ def test_tsv_knows_no_quotes_unless_told(tmp_path: Path) -> None:
     quoted = 'text\tlabel\n"so\nhe"\tx\nthat\ty\nthis\tx\nthese\ty\n'
     assert read(quoted, tmp_path, "b.tsv", quoting=True).train.texts == ["so\nhe", "that", "this", "these"]
     assert read(text.replace("\t", ","), tmp_path, "c.csv", quoting=False).train.texts[0] == '"so'
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=4, max_size=9
+    )
+)
+@pytest.mark.parametrize("form", [".csv", ".jsonl", ".parquet"])
+def test_any_text_is_read_as_it_was_written(tmp_path: Path, form: str, texts: list[str]) -> None:
+    rows = [{"text": text, "label": number % 2} for number, text in enumerate(texts)]
+    train, validation = (write_table(tmp_path / f"{split}{form}", rows) for split in ("train", "validation"))
+    assert load_task("mine", files(train, validation)).train.texts == texts
 
 
 def test_a_delimiter_and_a_format_can_be_told(tmp_path: Path) -> None:

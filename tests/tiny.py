@@ -26,6 +26,9 @@ GOOD, BAD = ("fine", "good", "great", "lovely"), ("awful", "bad", "dull", "poor"
 FILLERS = ("the", "a", "film", "plot", "was", "very", "and", "quite", "scene", "long", "short", "we", "saw")
 TASK = Task(name="tiny", kind="classification", class_names=("negative", "positive"), metrics=("accuracy",))
 REGRESSION = Task(name="tiny-regression", kind="regression", class_names=(), metrics=("pearson", "spearman"))
+MULTILABEL = Task(
+    name="tiny-multilabel", kind="multilabel", class_names=("praise", "long", "film"), metrics=("micro_f1", "macro_f1")
+)
 
 
 def tiny_examples(count: int, seed: int, regression: bool = False) -> Examples:
@@ -40,15 +43,21 @@ def tiny_examples(count: int, seed: int, regression: bool = False) -> Examples:
     return Examples(texts, None, [label * 4.0 + 0.5 for label in labels] if regression else labels)
 
 
+def tiny_multilabel(count: int, seed: int) -> Examples:
+    """Whether a text praises, has more than six words, and speaks of a film."""
+    examples = tiny_examples(count, seed)
+    words = [text.split() for text in examples.texts]
+    applies = [(not {*GOOD}.isdisjoint(text), len(text) > 6, "film" in text) for text in words]
+    return Examples(examples.texts, None, [[float(each) for each in flags] for flags in applies])
+
+
 def tiny_data(train: int = 96, validation: int = 32, task: Task = TASK) -> TaskData:
-    regression = task.kind == "regression"
-    return TaskData(
-        task,
-        tiny_examples(train, 1, regression),
-        tiny_examples(validation, 2, regression),
-        tiny_examples(validation, 3, regression),
-        f"tiny-{train}-{validation}",
-    )
+    def split(count: int, seed: int) -> Examples:
+        if task.kind == "multilabel":
+            return tiny_multilabel(count, seed)
+        return tiny_examples(count, seed, regression=task.kind == "regression")
+
+    return TaskData(task, split(train, 1), split(validation, 2), split(validation, 3), f"tiny-{train}-{validation}")
 
 
 def tiny_teacher(folder: Path, layers: int = 3, dropout: float = 0.0, outputs: int = 2) -> str:

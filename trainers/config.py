@@ -212,8 +212,15 @@ class DataConfig(Config):
         return self
 
 
+FILES_KEYS = (
+    *("train", "validation", "test", "format", "text", "text_pair", "label", "kind", "classes", "separator"),
+    *("encoding", "delimiter", "quoting", "metrics"),
+)
+"""The settings of `source: files` alone."""
+
+
 def _check_unused(data: DataConfig) -> None:
-    for key in data.model_dump(exclude_defaults=True, exclude={"source", "path", "train_examples", "seed"}):
+    for key in data.model_dump(exclude_defaults=True, include={*FILES_KEYS}):
         raise MisplacedError((key,), "is read by data.source files only; set that source, or leave this out")
 
 

@@ -193,8 +193,8 @@ def _table_rows(place: str, layout: HubLayout, header: list[str], column: Callab
 # From rows to examples
 
 
-def _check_hub(task: Task, layout: HubLayout, read: SplitReader) -> Splits:
-    return _check(task, tuple(range(len(task.class_names))), read("train"), read(layout.validation))
+def _check_hub(task: Task, layout: HubLayout, read: SplitReader) -> tuple[Task, Splits]:
+    return task, _check(task, tuple(range(len(task.class_names))), read("train"), read(layout.validation))
 
 
 def _check(task: Task, known: tuple[Any, ...], train: Rows, validation: Rows) -> Splits:

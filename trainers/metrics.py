@@ -42,7 +42,8 @@ def evaluate(task: Task, logits: Array, labels: Array) -> dict[str, float]:
 def _predictions(task: Task, logits: Array) -> Array:
     """Return class numbers, scores, or for multi-label zeros and ones: a class applies if it is likelier than not."""
     if task.kind == "classification":
-        return logits.argmax(axis=1)
+        classes: Array = logits.argmax(axis=1)
+        return classes
     return (logits > 0).astype(np.int64) if task.kind == "multilabel" else logits[:, 0].astype(np.float64)
 
 

@@ -112,7 +112,7 @@ def _single(label: Any, _separator: str | None) -> list[Label] | None:
 def _listed(label: Any, separator: str | None) -> list[Label] | None:
     if separator is not None and isinstance(label, str):
         return [part for part in label.split(separator) if part.strip()]
-    members = label if isinstance(label, list) else [label] if separator is not None else [None]
+    members: list[Any] = label if isinstance(label, list) else [label] if separator is not None else [None]
     return members if all(is_label(member) and not is_missing(member) for member in members) else None
 
 
