@@ -37,7 +37,7 @@ def check(space: Space) -> Mapping[str, TaskData]:
 
     """
     check_machine(space)
-    check_model(space)
+    check_models(space)
     data = {} if space.data.source == "hub" else {name: load_task(name, space.data) for name in space.tasks}
     if space.teacher.finetune is None:
         check_head(space, [data[name].task if name in data else find_task(name) for name in space.tasks])
@@ -89,40 +89,52 @@ def _present_gpus() -> int:
     return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
 
 
-def check_model(space: Space) -> None:
-    """Raises UserError where the teacher's folder cannot be loaded, or does not fit the student."""
-    folder = _model_folder(space.teacher.model)
+def check_models(space: Space) -> None:
+    """Raises UserError where the teacher's folder, or the student's, cannot be loaded or does not fit."""
+    teacher = _checked_config("teacher.model", space.teacher.model)
+    if teacher is not None:
+        place = f"teacher.model {space.teacher.model}"
+        family = str(teacher.get("model_type"))
+        if family not in KNOWN_FAMILIES:
+            raise UserError(
+                f"{place}: its model_type is '{family}'{did_you_mean(family, KNOWN_FAMILIES)}; "
+                f"stkd knows the families {', '.join(KNOWN_FAMILIES)}"
+            )
+        _check_size(space, teacher, place)
+    if space.student.model is not None:
+        student = _checked_config("student.model", space.student.model)
+        if student is not None:
+            _check_length("training", space.training, token_limit(student), f"student.model {space.student.model}")
+
+
+def _checked_config(key: str, model: str) -> dict[str, JsonValue] | None:
+    """Returns the configuration of a model that can be loaded, or None for a name on the hub."""
+    folder = _model_folder(key, model)
     if folder is None:
-        return
-    place = f"teacher.model {space.teacher.model}"
+        return None
+    place = f"{key} {model}"
     config = _model_config(folder, place)
     _check_weights(folder, place)
     _check_tokenizer(folder, place)
-    family = str(config.get("model_type"))
-    if family not in KNOWN_FAMILIES:
-        raise UserError(
-            f"{place}: its model_type is '{family}'{did_you_mean(family, KNOWN_FAMILIES)}; "
-            f"stkd knows the families {', '.join(KNOWN_FAMILIES)}"
-        )
-    _check_size(space, config, place)
+    return config
 
 
-def _model_folder(model: str) -> Path | None:
+def _model_folder(key: str, model: str) -> Path | None:
     """Returns the folder that `model` means, or None for a name on the hub."""
     try:
         resolved = resolve_model(model)
     except UserError as error:
         install = next((command for package, command in INSTALL.items() if package in model), None)
-        raise UserError(f"teacher.model: {error}" + (f"; {install}" if install else "")) from error
+        raise UserError(f"{key}: {error}" + (f"; {install}" if install else "")) from error
     folder = Path(resolved)
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise UserError(f"teacher.model {model}: this is a file; give the folder that holds it")
+        raise UserError(f"{key} {model}: this is a file; give the folder that holds it")
     if resolved == model and not _looks_local(model):
         return None
     siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    raise UserError(f"teacher.model {model}: no such folder as {folder}{did_you_mean(folder.name, siblings)}")
+    raise UserError(f"{key} {model}: no such folder as {folder}{did_you_mean(folder.name, siblings)}")
 
 
 def _looks_local(model: str) -> bool:
@@ -165,23 +177,22 @@ def _check_tokenizer(folder: Path, place: str) -> None:
 
 
 def _check_size(space: Space, config: Mapping[str, JsonValue], place: str) -> None:
-    layers, tokens = layer_count(config), token_limit(config)
-    if layers is not None and space.student.layers > layers:
-        raise UserError(f"student.layers is {space.student.layers}, but {place} has {layers}; set {layers} or less")
-    if tokens is None:
-        return
+    layers = layer_count(config)
+    for student in space.students() if space.student.init == "drop_layers" else ():
+        if layers is not None and student.layers > layers:
+            raise UserError(f"student.layers is {student.layers}, but {place} has {layers}; set {layers} or less")
     for name, training in (("training", space.training), ("teacher.finetune", space.teacher.finetune)):
-        _check_length(name, training, tokens, place)
+        _check_length(name, training, token_limit(config), place)
 
 
-def _check_length(name: str, training: TrainingConfig | None, tokens: int, place: str) -> None:
-    if training and training.max_length > tokens:
+def _check_length(name: str, training: TrainingConfig | None, tokens: int | None, place: str) -> None:
+    if training and tokens is not None and training.max_length > tokens:
         raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {tokens} tokens at most")
 
 
 def check_head(space: Space, tasks: Iterable[Task]) -> None:
     """Raises UserError where a teacher that is not fine-tuned here brings no head of each task's width."""
-    folder = _model_folder(space.teacher.model)
+    folder = _model_folder("teacher.model", space.teacher.model)
     if folder is None:
         return
     place = f"teacher.model {space.teacher.model}"

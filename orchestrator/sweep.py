@@ -45,12 +45,20 @@ def run_sweep(space: Space, prepared: Mapping[str, TaskData]) -> int:
 
 def from_anywhere(space: Space) -> Space:
     """The space with its relative paths made absolute, so that a resume may start in another folder."""
-    data, teacher = space.data, space.teacher
+    data, teacher, student = space.data, space.teacher, space.student
+    files = {"train": data.train, "validation": data.validation, "test": data.test}
+    absolute = {split: tuple(_absolute(path) for path in paths) for split, paths in files.items()}
     if data.path is not None and Path(data.path).exists():
-        data = data.model_copy(update={"path": str(Path(data.path).absolute())})
+        data = data.model_copy(update={"path": _absolute(data.path)})
     if Path(teacher.model).is_dir():
-        teacher = teacher.model_copy(update={"model": str(Path(teacher.model).absolute())})
-    return space.model_copy(update={"data": data, "teacher": teacher})
+        teacher = teacher.model_copy(update={"model": _absolute(teacher.model)})
+    if student.model is not None and Path(student.model).is_dir():
+        student = student.model_copy(update={"model": _absolute(student.model)})
+    return space.model_copy(update={"data": data.model_copy(update=absolute), "teacher": teacher, "student": student})
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def resume_sweep(space: Space, prepared: Mapping[str, TaskData], sweep_id: str) -> int:

@@ -12,13 +12,14 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from stkd.trainers.batches import EncodedExamples, encode
 from stkd.trainers.config import DistillationConfig, ScoringConfig, StudentConfig
-from stkd.trainers.job import LOGITS, SCORES, Job, encode_task, evaluate_model, save_logits, score_teacher
+from stkd.trainers.job import Job, encode_task, evaluate_model, save_logits, score_teacher
 from stkd.trainers.losses import distillation_losses, imitation_losses, task_losses
 from stkd.trainers.metrics import evaluate
 from stkd.trainers.models import load_classifier, load_tokenizer
+from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import UnitScores, score_units
-from stkd.trainers.specs import Distillation, JobSpec
+from stkd.trainers.scores import score_units
+from stkd.trainers.specs import LOGITS, SCORES, Distillation, JobSpec
 from stkd.trainers.units import UnitMask, masked
 
 ONE = Ranks()
@@ -195,9 +196,9 @@ def test_every_stage_from_teacher_to_student(tmp_path: Path) -> None:
     assert (config.problem_type, config.label2id["film"]) == ("multi_label_classification", 2)
 
     scored = ScoringConfig(examples=40)
-    scores = score_teacher(folders["teacher"], folders["student"], MULTILABEL, case.data, scored, 0, CPU)
+    scores = score_teacher(folders["teacher"], folders["student"], MULTILABEL, case.data, None, scored, 0, ONE)
     scores.save(folders["scores"] / SCORES)
-    mask = UnitScores.load(folders["scores"] / SCORES).mask(0.5, 0.5)
+    mask = UnitMask.of(UnitScores.load(folders["scores"] / SCORES), DistillationConfig(sparsity=0.5))
     assert mask.heads.sum() == 6
     assert save_logits(folders["teacher"], mask, case.data, ONE, folders["trial"]) == 160
     assert (folders["trial"] / LOGITS).is_file()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny_teacher
 
-from stkd.orchestrator.preflight import check, check_machine, check_model, check_storage, count_gpus
+from stkd.orchestrator.preflight import check, check_machine, check_models, check_storage, count_gpus
 from stkd.search_spaces.reading import read_space
 from stkd.trainers.errors import UserError
 
@@ -97,7 +97,7 @@ def test_a_tokenizer_of_pieces_needs_its_package(tmp_path: Path, monkeypatch: py
         (tmp_path / name).write_bytes(b"\0" * 8)
     space = read_space(Path("quickstart"), [f"teacher.model={tmp_path}"])
     monkeypatch.setattr("stkd.orchestrator.preflight.find_spec", lambda name: name)
-    check_model(space)
+    check_models(space)
     monkeypatch.setattr("stkd.orchestrator.preflight.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tokenizer spm\.model needs a package: pip install 'stkd\[sentencepiece\]'"):
-        check_model(space)
+        check_models(space)

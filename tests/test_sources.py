@@ -88,7 +88,7 @@ def write_glue(root: Path, name: str, train: str | bytes | None = None) -> DataC
     (root / folder / validation).write_text(text, encoding="utf-8")
     train = text if train is None else train
     (root / folder / "train.tsv").write_bytes(train if isinstance(train, bytes) else train.encode())
-    return DataConfig(source="glue_dir", path=str(root))
+    return DataConfig(source="glue_dir", path=str(root), selection="official")
 
 
 def refusal(name: str, config: DataConfig) -> str:
@@ -333,7 +333,7 @@ def write_parquet(folder: Path, file: str, table: dict[str, list[Any]]) -> None:
 def write_hub(root: Path, table: dict[str, list[Any]], name: str = "mrpc") -> DataConfig:
     write_parquet(root / name, "train-00000-of-00001.parquet", table)
     write_parquet(root / name, "validation-00000-of-00001.parquet", table)
-    return DataConfig(source="hub", path=str(root))
+    return DataConfig(source="hub", path=str(root), selection="official")
 
 
 def test_a_local_folder_of_parquet_files_is_read(tmp_path: Path) -> None:
@@ -363,8 +363,9 @@ def test_mnli_takes_the_matched_validation(tmp_path: Path) -> None:
         write_parquet(tmp_path / "mnli", file, {"premise": ["p"], "hypothesis": ["h"], "label": [label]})
     write_parquet(tmp_path / "mnli", "test_matched-00000-of-00001.parquet", {"nothing": [-1]})
     for name, label in (("mnli", 0), ("mnli_mm", 1)):
-        data = load_task(name, DataConfig(source="hub", path=str(tmp_path)))
-        assert (data.train.labels, data.validation.labels, data.test) == ([0, 1, 2], [label], None)
+        data = load_task(name, DataConfig(source="hub", path=str(tmp_path), selection="official"))
+        assert data.train.labels == [0, 1, 2]
+        assert data.validation.labels == [label]
 
 
 BAD_TABLES: dict[str, tuple[dict[str, list[Any]], tuple[str, ...]]] = {
@@ -420,8 +421,8 @@ def test_the_hub_is_asked_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"train": FakeSplit(MRPC_TABLE), "validation": FakeSplit(MRPC_TABLE)}
 
     fake_datasets(monkeypatch, load)
-    assert load_task("mrpc", DataConfig()).train.labels == [1, 0, 1]
-    assert load_task("mrpc", DataConfig(path="someone/glue")).train.labels == [1, 0, 1]
+    assert load_task("mrpc", DataConfig(selection="official")).train.labels == [1, 0, 1]
+    assert load_task("mrpc", DataConfig(path="someone/glue", selection="official")).train.labels == [1, 0, 1]
     assert asked == [("nyu-mll/glue", "mrpc"), ("someone/glue", "mrpc")]
 
 
@@ -444,7 +445,7 @@ def test_official_files_have_their_official_rows() -> None:
         pytest.skip(f"there is no folder of GLUE files at {GLUE}")
     seen = {}
     for name in OFFICIAL_ROWS:
-        data = load_task(name, DataConfig(source="glue_dir", path=str(GLUE)))
+        data = load_task(name, DataConfig(source="glue_dir", path=str(GLUE), selection="official"))
         seen[name] = (len(data.train), len(data.validation))
     assert seen == OFFICIAL_ROWS
     assert len(seen) == 6

@@ -63,6 +63,13 @@ def test_a_labelled_test_split_leaves_training_whole() -> None:
     assert official.test == test
 
 
+def test_own_validation_files_are_chosen_by_and_the_test_is_held_out() -> None:
+    train, validation = examples(400), examples(50, "validation")
+    splits = three(train, validation, None, DataConfig(source="files", train=("a.csv",), validation=("b.csv",)))
+    assert splits.validation == validation
+    assert (len(splits.train), len(splits.test)) == (360, 40)
+
+
 def test_a_sample_of_training_leaves_what_is_held_out_as_it_is() -> None:
     train, official = examples(400), examples(50, "validation")
     whole = three(train, official, None, config())
@@ -86,7 +93,7 @@ def test_scores_are_held_out_over_their_whole_range() -> None:
 )
 def test_splits_are_disjoint_and_reproducible(count: int, wanted: int, seed: int, classes: int) -> None:
     train, official = examples(count, classes=classes), examples(9, "validation")
-    settings = config(selection_examples=wanted, seed=seed)
+    settings = config(held_out_examples=wanted, seed=seed)
     splits = three(train, official, None, settings)
     assert splits == three(train, official, None, settings)
     parts = [set(split.texts) for split in splits]
@@ -102,4 +109,4 @@ def test_the_seed_decides_what_is_held_out() -> None:
 @pytest.mark.parametrize(("count", "wanted"), [(9, None), (5, 5), (5, 9)])
 def test_too_few_training_examples_are_refused(count: int, wanted: int | None) -> None:
     with pytest.raises(UserError, match=rf"data\.selection held_out cannot take \d+ of {count} training examples"):
-        three(examples(count), examples(5, "v"), None, config(selection_examples=wanted))
+        three(examples(count), examples(5, "v"), None, config(held_out_examples=wanted))

@@ -162,9 +162,9 @@ class DataConfig(Config):
     folder of its Parquet files. `datasets_dir`: the folder with what `save_to_disk` wrote, in one sub-folder per task
     (`mrpc`, ...) or as it is."""
     selection: Literal["held_out", "official"] = "held_out"
-    """What students are chosen by: examples held out from training, so that the source's validation split is a test
-    that nothing was chosen by; or `official`, that validation split itself, as in the paper."""
-    selection_examples: PositiveInt | None = None
+    """What students are chosen by. `held_out` keeps a test apart that nothing was chosen by: examples held out from
+    training stand in for the split that the source lacks. `official` chooses and tests on validation, as the paper."""
+    held_out_examples: PositiveInt | None = None
     """How many are held out; null takes a tenth, and at most 2,000."""
     train_examples: PositiveInt | None = None
     """Only the first so many training examples of a seeded shuffle; null takes all."""

@@ -22,7 +22,7 @@ from stkd.trainers.loop import (
     predict,
 )
 from stkd.trainers.metrics import evaluate
-from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, parameter_count, save_model
+from stkd.trainers.models import load_base, load_saved, load_tokenizer, parameter_count, save_model
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import score_units
@@ -61,7 +61,7 @@ class Job:
         self._latency: float | None = None
 
     def _fine_tuning(self) -> tuple[PreTrainedModel, LossFunction]:
-        model = load_classifier(self._spec.model, self._spec.task, self._spec.training.seed)
+        model = load_base(self._spec.model, self._spec.task, self._spec.training.seed)
         return model, label_loss(self._spec.task.kind)
 
     def _distillation(self, distillation: Distillation) -> tuple[PreTrainedModel, LossFunction]:

@@ -52,6 +52,13 @@ def load_classifier(model: str, task: Task, seed: int) -> PreTrainedModel:
     return _load(model, task, seed)[0]
 
 
+def load_base(model: str, task: Task, seed: int) -> PreTrainedModel:
+    """The same for what will be a teacher; raises UserError for a family whose units are not known."""
+    classifier = load_classifier(model, task, seed)
+    family_of(classifier)
+    return classifier
+
+
 def _load(model: str, task: Task, seed: int) -> tuple[PreTrainedModel, set[str]]:
     """The classifier, and the names of the weights that its checkpoint lacks."""
     source = resolve_model(model)
@@ -65,7 +72,6 @@ def _load(model: str, task: Task, seed: int) -> tuple[PreTrainedModel, set[str]]
     classifier, found = AutoModelForSequenceClassification.from_pretrained(
         source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    family_of(classifier)
     return classifier.eval(), set(found["missing_keys"])
 
 
@@ -79,6 +85,7 @@ def load_fine_tuned(model: str, task: Task) -> PreTrainedModel:
         )
     _check_order([str(config.id2label[number]) for number in range(task.outputs)], model, task)
     classifier, missing = _load(model, task, seed=0)
+    family_of(classifier)
     if missing:
         raise UserError(
             f"teacher.model {model!r} lacks the weights {', '.join(sorted(missing))}: it was not fine-tuned for "

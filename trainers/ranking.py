@@ -91,7 +91,8 @@ def mask_name(heads: Mask, neurons: Mask) -> str:
 
 def normalised(scores: Scores) -> Scores:
     """Each layer (row) of (L, U) divided by its L2 norm."""
-    return scores / (np.linalg.norm(scores, axis=1, keepdims=True) + np.float32(EPSILON))
+    norms: Scores = np.linalg.norm(scores, axis=1, keepdims=True)
+    return scores / (norms + np.float32(EPSILON))
 
 
 def _mixed(expressiveness: Scores, friendliness: Scores, interpolation: float) -> Scores:

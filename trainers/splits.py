@@ -17,9 +17,10 @@ MOST_SELECTED = 2000
 def three_splits(found: Splits, config: DataConfig) -> tuple[Examples, Examples, Examples]:
     """Return what is trained and scored on, what students are chosen by, and what is read once, at the end.
 
-    Where a source has no labelled test split, as with GLUE, its validation split becomes the test, and what students
-    are chosen by is held out from the training examples, in equal shares of every label. `official` chooses and tests
-    on the validation split, as the paper does.
+    A source without a labelled test split lacks one of them, and examples held out from training stand in for it, in
+    equal shares of every label. GLUE's validation split becomes the test, and students are chosen by what was held
+    out; a user's own validation file is what students are chosen by, and what was held out is the test. `official`
+    chooses and tests on the validation split, as the paper does.
 
     Raises:
         UserError: there are too few training examples.
@@ -29,19 +30,19 @@ def three_splits(found: Splits, config: DataConfig) -> tuple[Examples, Examples,
     if config.selection == "official":
         test = test or validation
     elif test is None:
-        test = validation
-        validation, train = _hold_out(train, config)
+        held_out, train = _hold_out(train, config)
+        validation, test = (validation, held_out) if config.source == "files" else (held_out, validation)
     if config.train_examples is not None:
         train = _sample(train, config.train_examples, config.seed)
     return train, validation, test
 
 
 def _hold_out(train: Examples, config: DataConfig) -> tuple[Examples, Examples]:
-    count = config.selection_examples or min(len(train) // SELECTION_SHARE, MOST_SELECTED)
+    count = config.held_out_examples or min(len(train) // SELECTION_SHARE, MOST_SELECTED)
     if not 0 < count < len(train):
         raise UserError(
             f"data.selection held_out cannot take {count} of {len(train)} training examples to choose students by; "
-            "set data.selection_examples to fewer, or give more training data"
+            "set data.held_out_examples to fewer, or give more training data"
         )
     order = _shuffled(len(train), config.seed)
     order.sort(key=lambda index: train.labels[index])  # stable: shuffled within a label, so that each gives its share
