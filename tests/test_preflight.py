@@ -19,7 +19,8 @@ def test_the_quickstart_passes_and_its_data_is_handed_on(tmp_path: Path) -> None
 def test_real_data_passes(glue_folder: Path, tmp_path: Path) -> None:
     overrides = ["data.source=glue_dir", f"data.path={glue_folder}"]
     data = check(read_space(Path("minilm_glue"), overrides, ["mrpc", "rte", "stsb"], str(tmp_path)))
-    assert {name: len(task.validation) for name, task in data.items()} == {"mrpc": 408, "rte": 277, "stsb": 1500}
+    assert {name: len(task.test) for name, task in data.items()} == {"mrpc": 408, "rte": 277, "stsb": 1500}
+    assert {name: len(task.validation) for name, task in data.items()} == {"mrpc": 366, "rte": 249, "stsb": 574}
 
 
 def test_own_files_are_handed_on_and_a_teacher_must_fit_their_classes(tmp_path: Path) -> None:
@@ -28,9 +29,10 @@ def test_own_files_are_handed_on_and_a_teacher_must_fit_their_classes(tmp_path: 
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
     overrides = [f"data.{name}={tmp_path / name}.csv" for name in ("train", "validation")]
     overrides += [f"teacher.model={tiny_teacher(tmp_path / 'model', outputs=3)}", "training.max_length=32"]
+    overrides += ["data.held_out_examples=3"]
     space = read_space(Path("files"), [*overrides, "teacher.finetune=null"], ["mine"], str(tmp_path / "runs"))
     data = check(space)
-    assert (data["mine"].task.class_names, len(data["mine"].train)) == (("x", "y", "z"), 6)
+    assert (data["mine"].task.class_names, len(data["mine"].train)) == (("x", "y", "z"), 3)
     overrides[2] = f"teacher.model={tiny_teacher(tmp_path / 'other', outputs=2)}"
     space = read_space(Path("files"), [*overrides, "teacher.finetune=null"], ["mine"], str(tmp_path / "runs"))
     with pytest.raises(UserError, match="has 2 outputs where task mine needs 3; give teacher"):

@@ -44,7 +44,7 @@ def splits(name: str) -> DatasetDict:
 
 
 def config(path: Path) -> DataConfig:
-    return DataConfig(source="datasets_dir", path=str(path))
+    return DataConfig(source="datasets_dir", path=str(path), selection="official")
 
 
 def refusal(name: str, path: Path) -> str:
@@ -70,7 +70,7 @@ def test_every_task_is_read(tmp_path: Path, task: Task, as_it_is: bool) -> None:
     first, *second = layout(task.name).texts
     assert data.train.texts[1] == f"{first} 1"
     assert (data.train.pairs is None) == (not second)
-    assert data.test is None
+    assert data.test == data.validation
 
 
 def test_splits_may_be_saved_one_by_one(tmp_path: Path) -> None:

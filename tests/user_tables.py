@@ -55,4 +55,4 @@ def _field(value: object) -> str:
 def files(train: Path | str | list[str], validation: Path | str, **settings: Any) -> DataConfig:
     """The settings of a task of these files."""
     paths = {"train": train if isinstance(train, list) else str(train), "validation": str(validation)}
-    return DataConfig.model_validate({"source": "files", **paths, **settings})
+    return DataConfig.model_validate({"source": "files", "selection": "official", **paths, **settings})
