@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from stkd.search_spaces.documents import Document, Key, parse_value
+from stkd.search_spaces.schema import SEARCHED_SECTIONS
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.errors import UserError
 
@@ -34,6 +35,6 @@ def set_storage(document: Document, storage: str | None) -> None:
 def key_of(name: str) -> Key:
     """Returns the way to a dotted key; a search key such as `training.learning_rate` is one step of it."""
     parts = name.split(".")
-    if parts[0] == "search" and len(parts) > 2 and parts[1] in ("training", "distillation"):
+    if parts[0] == "search" and len(parts) > 2 and parts[1] in SEARCHED_SECTIONS:
         parts[1:3] = [".".join(parts[1:3])]
     return tuple(parts)
