@@ -25,6 +25,7 @@ from stkd.orchestrator.results import (
     TrialResult,
     Values,
     describe,
+    describe_as,
 )
 
 CONFIDENCE = 0.95
@@ -53,8 +54,7 @@ class Contender:
     @property
     def name(self) -> str:
         """What it is for, and its settings as one reads them."""
-        settings = describe(self.values)
-        return settings if self.role == "candidate" else f"{self.role}, {settings}"
+        return describe_as(self.role, self.values)
 
     @property
     def is_sparse(self) -> bool:

@@ -54,7 +54,7 @@ class TrialResult:
     @property
     def name(self) -> str:
         """What the trial is for, unless it is a candidate, and its settings as one reads them."""
-        return describe(self.values) if self.role == "candidate" else f"{self.role}, {describe(self.values)}"
+        return describe_as(self.role, self.values)
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,14 @@ def read_results(sweep: SweepFolder) -> dict[str, TaskResults]:
     return {task: ResultsFile(sweep.task(task).results).read(task) for task in sweep.tasks()}
 
 
+def describe_as(role: Role, values: Values) -> str:
+    """What a trial is for, unless it is a candidate, and its settings: `dense teacher, s=0 T=2`."""
+    if role == "no teacher":
+        values = {key: value for key, value in values.items() if not key.startswith("distillation.")}
+        return f"{role}, {describe(values)}" if values else role
+    return describe(values) if role == "candidate" else f"{role}, {describe(values)}"
+
+
 SHORT_NAMES = {"interpolation": "lambda", "sparsity": "s", "temperature": "T"}
 
 
@@ -190,6 +198,7 @@ def describe(values: Values) -> str:
     """Settings in one short line: `lambda=0.42 s=0.3 T=2.6`."""
     parts = []
     for key, value in values.items():
-        short = SHORT_NAMES.get(key.removeprefix("distillation."), key)
+        bare = key.removeprefix("distillation.")
+        short = SHORT_NAMES.get(bare, bare)
         parts.append(f"{short}={value:.3g}" if isinstance(value, float) else f"{short}={value}")
     return " ".join(parts) or "the only setting"
