@@ -114,7 +114,8 @@ def test_a_teacher_runs_once_for_each_set_of_removed_units(swept: Swept) -> None
         for trial in swept.trials("finished")
     }
     logits = list(swept.storage.artifacts.glob("logits-*"))
-    assert len(logits) == 3  # dense, and one for each interpolation at sparsity 0.5
+    # dense, one for each interpolation at sparsity 0.5, and the control of random units at its three seeds
+    assert len(logits) == 3 + 3
     assert examples[0.0, 0.0] == examples[1.0, 0.0] == 0  # the trial student's dense logits were there
     assert set(examples.values()) <= {0.0, 160.0}
 
@@ -186,8 +187,10 @@ def test_second_sweep_takes_everything_over(swept: Swept) -> None:
 
 
 def test_a_trial_that_raises_fails_with_its_reason_and_the_sweep_goes_on(swept: Swept) -> None:
-    (damaged, *_) = sorted(swept.storage.artifacts.glob("trial-*/history.json"))
-    kept = damaged.read_text()
+    sparse = next(trial for trial in swept.trials("finished") if trial.values["sparsity"])
+    histories = {path: path.read_text() for path in swept.storage.artifacts.glob("trial-*/history.json")}
+    (damaged,) = (path for path, history in histories.items() if sparse.student in history)
+    kept = histories[damaged]
     damaged.write_text("")
     try:
         changes = ("search.training.learning_rate=null", "trials.count=4", "trials.max_failures=0")
@@ -320,7 +323,7 @@ def test_a_sweep_over_own_files_with_several_classes_each(tmp_path: Path) -> Non
     )
     done = stkd("sweep", "--space", space)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "topics-1 begins: 120 training and 24 validation examples" in done.stdout
+    assert "topics-1 begins: 108 training, 24 validation, 12 test examples" in done.stdout
     student = tmp_path / "student"
     exported = stkd("best", "--storage", tmp_path / "runs", "--export", student)
     assert exported.returncode == 0, exported.stderr
