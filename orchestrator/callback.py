@@ -2,9 +2,11 @@
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from ray import cloudpickle
 from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
@@ -77,7 +79,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed for good."""
-        self._end(trial, "failed", failure_reason(trial.get_pickled_error()))
+        self._end(trial, "failed", failure_reason(_error_of(trial)))
 
     def _end(self, trial: TuneTrial, status: Status, reason: str = "") -> None:
         shutil.rmtree(self._folder.checkpoints(trial.trial_id), ignore_errors=True)
@@ -93,6 +95,15 @@ class SweepCallback(Callback):  # type: ignore[misc]
 def _active_callback() -> SweepCallback:
     assert SweepCallback.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
     return SweepCallback.active
+
+
+def _error_of(trial: TuneTrial) -> Exception | None:
+    """What ended a trial. Tune has written it beside itself by now, and copies it to storage only later."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    error: Exception = cloudpickle.loads(Path(path).read_bytes())
+    return error
 
 
 def failure_reason(error: Exception | None) -> str:
