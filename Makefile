@@ -15,7 +15,7 @@ BENCHMARKS = $(wildcard benchmarks/*.py)
 .DELETE_ON_ERROR:
 .PHONY: quickstart test test-fast lint types bench clean help
 
-quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 6 minutes on 2 cores
+quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
 
 test: $(DEV)  ## install, then run all tests
