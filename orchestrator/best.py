@@ -34,6 +34,7 @@ class BestStudent:
             "teacher_score": self._stage_score("teacher"),
             "teacher_test_score": self._teacher_test_score(),
             "dense_student_score": self._stage_score("trial_student"),
+            "verdict": self.results.evidence.verdict if self.results.evidence else None,
             "student": str(self.folder),
         }
 
@@ -50,6 +51,8 @@ class BestStudent:
             ("speed", f"{metrics['milliseconds_per_example']:.1f} ms per example, one at a time"),
             ("folder", str(self.folder)),
         ]
+        if self.results.evidence:
+            rows.insert(-1, ("verdict", self.results.evidence.verdict))
         return "\n".join(f"{name:<14}{value}" for name, value in rows)
 
     def _test_score(self, model: str) -> float | None:

@@ -1,6 +1,6 @@
 """One task of a sweep, from its stages to its test: a study of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.phases import confirmations, controls
+from stkd.orchestrator.phases import Planned, confirmations, controls
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import Phase, ResultsFile, TaskResults
 from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
@@ -70,31 +70,32 @@ class TaskSweep:
 
     def _trials(self, shared: Shared) -> bool:
         """All phases of trials; returns whether every trial has ended."""
-        space = self._space
-        if not self._phase("search", shared, space.trial_count):
+        if not self._search(shared):
             return False
-        if space.controls and not self._phase("control", shared, len(controls(space, self._results()))):
+        planned = controls(self._space, self._results()) if self._space.controls else []
+        if not self._train("control", planned, shared):
             return False
-        return self._phase("confirm", shared, len(confirmations(space, self._results())))
+        return self._train("confirm", confirmations(self._space, self._results()), shared)
 
-    def _phase(self, phase: Phase, shared: Shared, count: int) -> bool:
-        if not count:
-            return True
-        known = self._results()
-        plan = TrialPlan(self._space, self._data.task, self._storage, self._folder, shared)
-        callback = SweepCallback(self._space, self._folder, self._observer, phase, known.trials)
+    def _search(self, shared: Shared) -> bool:
+        count = self._space.trial_count
+        exhausted = self._ended("search") >= count or self._tuning("search", count, shared).search()
+        return exhausted or self._ended("search") >= count
+
+    def _train(self, phase: Phase, planned: Sequence[Planned], shared: Shared) -> bool:
+        """Train the given trials, unless that is done; returns whether all have ended."""
+        if self._ended(phase) < len(planned):
+            self._tuning(phase, len(planned), shared).run(phase, planned)
+        return self._ended(phase) >= len(planned)
+
+    def _tuning(self, phase: Phase, count: int, shared: Shared) -> Tuning:
         self._observer.phase_started(phase, count)
-        tuning = Tuning(plan, callback)
-        exhausted = False
-        match phase:
-            case "search":
-                exhausted = tuning.search()
-            case "control":
-                tuning.run(phase, controls(self._space, known))
-            case "confirm":
-                tuning.run(phase, confirmations(self._space, known))
-        ended = [trial for trial in self._results().of_phase(phase) if trial.status != "running"]
-        return exhausted or len(ended) >= count
+        plan = TrialPlan(self._space, self._data.task, self._storage, self._folder, shared)
+        callback = SweepCallback(self._space, self._folder, self._observer, phase, self._results().trials)
+        return Tuning(plan, callback)
+
+    def _ended(self, phase: Phase) -> int:
+        return sum(trial.status != "running" for trial in self._results().of_phase(phase))
 
     def _results(self) -> TaskResults:
         return self._file.read(self._data.task.name)

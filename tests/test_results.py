@@ -11,7 +11,20 @@ from stkd.orchestrator.best import best_student, export_student
 from stkd.orchestrator.callback import failure_reason
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.layout import Storage
-from stkd.orchestrator.results import ResultsFile, StageResult, Status, TrialResult, describe, read_results
+from stkd.orchestrator.results import (
+    Confirmed,
+    Evidence,
+    Interval,
+    Result,
+    ResultsFile,
+    StageResult,
+    Status,
+    Tested,
+    TrialResult,
+    describe,
+    describe_as,
+    read_results,
+)
 from stkd.orchestrator.tables import results_table, size_line
 from stkd.trainers.errors import UserError
 
@@ -26,11 +39,11 @@ def trial(name: str, score: float, status: Status = "finished", **changes: objec
         "milliseconds_per_example": 3.1,
     }
     values = {"interpolation": 0.416, "sparsity": 0.3, "temperature": 2.63}
-    fields = {"epochs": 3, "metrics": metrics, "student": f"student-{name}"} | changes
-    return TrialResult(name, values, status, **fields)  # type: ignore[arg-type]
+    fields = {"values": values, "epochs": 3, "metrics": metrics, "student": f"student-{name}"} | changes
+    return TrialResult(name, status=status, **fields)  # type: ignore[arg-type]
 
 
-def store(root: Path, *results: StageResult | TrialResult) -> Storage:
+def store(root: Path, *results: Result) -> Storage:
     storage = Storage(root)
     sweep = storage.new_sweep("tiny")
     sweep.space.write_text("")
@@ -87,6 +100,28 @@ def test_storage_without_sweeps_says_how_to_start_one(tmp_path: Path) -> None:
         best_student(tmp_path, "latest", None)
 
 
+def test_evidence_comes_back_as_it_was_written_and_is_told_with_the_best(tmp_path: Path) -> None:
+    found = Confirmed("s=0.3 T=2", "candidate", 3, Interval(0.8, 0.7, 0.9), Interval(0.79, 0.7, 0.88), 0.02)
+    evidence = Evidence([found], Interval(0.01, -0.02, 0.04), "no difference is shown")
+    confirmed = trial("c", 0.4, phase="confirm", values={"distillation.sparsity": 0.3, "training.seed": 777})
+    storage = store(tmp_path, trial("a", 0.9), confirmed, evidence)
+    assert read_results(storage.find_sweep())["mrpc"].evidence == evidence
+    student = best_student(tmp_path, "latest", None)
+    assert student.trial.trial == "c"
+    assert student.as_dict()["verdict"] == "no difference is shown"
+    assert "verdict       no difference is shown" in student.as_text()
+
+
+def test_test_scores_stand_beside_the_best(tmp_path: Path) -> None:
+    teacher = StageResult("teacher", "teacher-1", 1.0, False, trial("x", 0.9).metrics)
+    tests = [Tested("student-a", "test-1", {"score": 0.61}), Tested("teacher-1", "test-2", {"score": 0.87})]
+    store(tmp_path, teacher, trial("a", 0.7), *tests)
+    student = best_student(tmp_path, "latest", None)
+    assert (student.as_dict()["test_score"], student.as_dict()["teacher_test_score"]) == (0.61, 0.87)
+    assert "70.0; test 61.0" in student.as_text()
+    assert "90.0; test 87.0" in student.as_text()
+
+
 def test_export_copies_the_student_and_refuses_to_overwrite(tmp_path: Path) -> None:
     storage = store(tmp_path / "runs", trial("a", 0.5))
     folder = storage.artifacts / "student-a"
@@ -114,6 +149,10 @@ def test_describe() -> None:
     assert describe({"interpolation": 0.41999, "distillation.sparsity": 0.3}) == "lambda=0.42 s=0.3"
     assert describe({"training.batch_size": 16}) == "training.batch_size=16"
     assert describe({}) == "the only setting"
+    assert describe({"distillation.hard_weight": 1.0, "distillation.scorer": "random"}) == "hard_weight=1 scorer=random"
+    assert describe_as("no teacher", {"distillation.hard_weight": 1.0}) == "no teacher"
+    assert describe_as("no teacher", {"training.seed": 3}) == "no teacher, training.seed=3"
+    assert describe_as("dense teacher", {"distillation.sparsity": 0.0}) == "dense teacher, s=0"
 
 
 def test_failure_reason_is_the_last_line_of_the_cause() -> None:
