@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -14,7 +14,7 @@ from stkd.orchestrator.trial import SCORE
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.schema import Space
 
-Search = Searcher | SearchAlgorithm
+Search: TypeAlias = Searcher | SearchAlgorithm
 """Tune's two kinds of searchers: what it wraps, and what it takes as it is."""
 
 

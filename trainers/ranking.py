@@ -20,7 +20,8 @@ EPSILON = 1e-7
 
 def normalised(scores: Scores) -> Scores:
     """Each layer (row) of (L, U) divided by its L2 norm."""
-    return scores / (np.linalg.norm(scores, axis=1, keepdims=True) + np.float32(EPSILON))
+    norms: Scores = np.linalg.norm(scores, axis=1, keepdims=True)
+    return scores / (norms + np.float32(EPSILON))
 
 
 def mixed(expressiveness: Scores, friendliness: Scores, interpolation: float) -> Scores:
