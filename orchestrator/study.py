@@ -149,8 +149,8 @@ class Study:
     def _samplers(self, number: int) -> Iterator[BaseSampler]:
         """One for each attempt to find settings for a trial, seeded by both: a study resumed goes on as it would have.
 
-        Settings that run, or were asked for in vain, count as bad (`constant_liar`), so that trials side by side spread.
-        Settings are drawn together (`multivariate`): lambda, for one, means the less the less is removed.
+        What runs, or was asked for in vain, counts as bad (`constant_liar`), so that trials side by side spread. All keys
+        are drawn together (`multivariate`): lambda, for one, means the less the less is removed.
         """
         for attempt in range(GUIDED + (0 if self._finite else RANDOM)):
             seed = int(np.random.SeedSequence((self._seed, number, attempt)).generate_state(1)[0])

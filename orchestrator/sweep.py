@@ -168,7 +168,12 @@ class TaskSweep:
         self._tuner(plan, callback, search).fit()
         ended = [trial for trial in callback.trials.values() if trial.status != "running"]
         if len(ended) < self._count and exhausted(search):
-            self._console.print(f"all {len(ended)} students of this search are trained: there is nothing more to try")
+            self._console.print(
+                f"nothing is left to try after {len(ended)} of {self._count} trials: all other settings come to the same "
+                f"students",
+                highlight=False,
+                soft_wrap=True,
+            )
             return True
         return len(ended) >= self._count
 

@@ -177,7 +177,7 @@ def test_a_search_ends_where_everything_that_differs_is_trained(swept: Swept) ->
     changes = (*search, "trials.searcher=optuna", "trials.count=4")
     done = stkd("sweep", "--space", swept.space, *(part for change in changes for part in ("--set", change)))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all 1 students of this search are trained" in done.stdout
+    assert "nothing is left to try after 1 of 4 trials" in done.stdout
     sweep = swept.storage.find_sweep()
     (trial,) = read_results(sweep)["remarks"].trials.values()
     assert trial.status == "finished"
