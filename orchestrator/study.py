@@ -149,7 +149,7 @@ class Study:
     def _samplers(self, number: int) -> Iterator[BaseSampler]:
         """One for each attempt to find settings for a trial, seeded by both: a study resumed goes on as it would have.
 
-        What runs, or was asked for in vain, counts as bad (`constant_liar`), so that trials side by side spread. All keys
+        What runs, or was asked for in vain, counts as bad (`constant_liar`), so that trials side by side spread. Keys
         are drawn together (`multivariate`): lambda, for one, means the less the less is removed.
         """
         for attempt in range(GUIDED + (0 if self._finite else RANDOM)):

@@ -168,12 +168,8 @@ class TaskSweep:
         self._tuner(plan, callback, search).fit()
         ended = [trial for trial in callback.trials.values() if trial.status != "running"]
         if len(ended) < self._count and exhausted(search):
-            self._console.print(
-                f"nothing is left to try after {len(ended)} of {self._count} trials: all other settings come to the same "
-                f"students",
-                highlight=False,
-                soft_wrap=True,
-            )
+            so_far = f"nothing is left to try after {len(ended)} of {self._count} trials"
+            self._console.print(f"{so_far}: all other settings come to the same students", soft_wrap=True)
             return True
         return len(ended) >= self._count
 
