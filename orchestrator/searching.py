@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -13,6 +13,9 @@ from stkd.orchestrator.history import SCORE
 from stkd.orchestrator.study import Effective, Study
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.schema import Space
+
+Search: TypeAlias = Searcher | SearchAlgorithm
+"""Tune's two kinds of searchers: what it wraps, and what it takes as it is."""
 
 
 def parameter_space(space: Space) -> dict[str, Any]:
@@ -101,14 +104,14 @@ def _active_searcher() -> StudySearcher:
     return StudySearcher.active
 
 
-def searcher(space: Space, concurrent: int, study: Path, effective: Effective) -> Searcher | SearchAlgorithm:
+def searcher(space: Space, concurrent: int, study: Path, effective: Effective) -> Search:
     """Who chooses the settings of the next trial, seeded. `study` is the file that a searcher which learns writes."""
     if space.trials.searcher == "optuna" and space.search:
         return StudySearcher(Study(study, space.search, space.trials.seed, effective), concurrent)
     return BasicVariantGenerator(random_state=space.trials.seed, max_concurrent=concurrent)
 
 
-def exhausted(search: Searcher | SearchAlgorithm) -> bool:
+def exhausted(search: Search) -> bool:
     """Whether the searcher has found nothing more to try."""
     return isinstance(search, StudySearcher) and bool(search.study.exhausted)
 

@@ -24,6 +24,8 @@ Effective = Callable[[Settings], str]
 
 NAME = "students"
 TRIAL, EFFECTIVE, DUPLICATE_OF, EXHAUSTED = "trial", "effective", "duplicate_of", "exhausted"
+STARTUP = 5
+"""Trials whose settings are drawn by chance, before there is something to learn from: sweeps are short."""
 GUIDED, RANDOM = 10, 10
 """How often the sampler is asked for settings that are new, and how often chance after it."""
 LARGEST_FINITE = 2_000
@@ -127,38 +129,38 @@ class Study:
 
     def _choose(self) -> Settings | None:
         """New settings; where none are found, None if all are known, else the last ones found, known as they are."""
-        trials = self._trials()
-        view = optuna.create_study(
-            direction="maximize"
-        )  # in memory: what is only asked for leaves no trace in the file
-        view.add_trials(trials)
+        number = len(self._trials())
+        view = optuna.create_study(direction="maximize")  # in memory: what is only asked for leaves no trace on disk
+        view.add_trials(self._trials())
         settings: Settings | None = None
-        for sampler in self._samplers(len(trials)):
+        for sampler in self._samplers(number):
             view.sampler = sampler
             asked = view.ask(self._distributions)
             settings = self._clean(asked.params)
             twin = self._known.get(self._key(settings))
             if twin is None:
                 return settings
-            known = self._trials()[twin]
-            if known.state.is_finished():  # what runs stays as asked for: the sampler keeps away from it
+            told = self._repeat(settings, self._trials()[twin])
+            if told is not None:
                 view.tell(asked, state=TrialState.FAIL)
-                view.add_trial(self._repeat(settings, known))
-        return self._untried(len(trials)) if self._finite else settings
+                view.add_trial(told)
+        return self._untried(number) if self._finite else settings
 
     def _samplers(self, number: int) -> Iterator[BaseSampler]:
         """One for each attempt to find settings for a trial, seeded by both: a study resumed goes on as it would have.
 
-        Running trials count as bad (`constant_liar`), so that trials side by side spread; settings are drawn together
-        (`multivariate`), since lambda, for one, means little where nothing is removed.
+        What runs, or was asked for in vain, counts as bad (`constant_liar`), so that trials side by side spread. Keys
+        are drawn together (`multivariate`): lambda, for one, means the less the less is removed.
         """
         for attempt in range(GUIDED + (0 if self._finite else RANDOM)):
             seed = int(np.random.SeedSequence((self._seed, number, attempt)).generate_state(1)[0])
-            guided = TPESampler(seed=seed, multivariate=True, constant_liar=True)
+            guided = TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
             yield guided if attempt < GUIDED else RandomSampler(seed)
 
-    def _repeat(self, settings: Settings, known: FrozenTrial) -> FrozenTrial:
-        """Tell the study of settings what it knows of their twin."""
+    def _repeat(self, settings: Settings, known: FrozenTrial) -> FrozenTrial | None:
+        """Tell the study of settings what is known of their twin; nothing while that runs, or if they were told of."""
+        if not known.state.is_finished() or settings in (trial.params for trial in self._trials()):
+            return None
         attributes = {EFFECTIVE: self._key(settings), DUPLICATE_OF: known.number}
         told = self._record(settings, attributes, known.state, known.value, known.intermediate_values)
         self._study.add_trial(told)

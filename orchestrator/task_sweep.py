@@ -36,7 +36,7 @@ class TaskSweep:
         console: Console,
         data: TaskData,
     ) -> None:
-        self._space, self._storage, self._data = space, storage, data
+        self._space, self._storage, self._data, self._console = space, storage, data, console
         self._folder = sweep.task(data.task.name)
         self._file = ResultsFile(self._folder.results)
         self._store = ArtifactStore(storage.artifacts)
@@ -79,8 +79,12 @@ class TaskSweep:
 
     def _search(self, shared: Shared) -> bool:
         count = self._space.trial_count
-        exhausted = self._ended("search") >= count or self._tuning("search", count, shared).search()
-        return exhausted or self._ended("search") >= count
+        exhausted = self._ended("search") < count and self._tuning("search", count, shared).search()
+        ended = self._ended("search")
+        if exhausted and ended < count:
+            so_far = f"nothing is left to try after {ended} of {count} trials"
+            self._console.print(f"{so_far}: all other settings come to the same students", soft_wrap=True)
+        return exhausted or ended >= count
 
     def _train(self, phase: Phase, planned: Sequence[Planned], shared: Shared) -> bool:
         """Train the given trials, unless that is done; returns whether all have ended."""

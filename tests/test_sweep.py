@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from optuna import load_study
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from sweeping import STKD, TIMEOUT, environment, stkd, write_space
 
 from stkd.orchestrator.layout import Storage, SweepFolder
@@ -212,6 +215,26 @@ def test_a_trial_that_raises_fails_with_its_reason_and_the_sweep_goes_on(swept: 
         f"tags.`stkd.sweep` = '{swept.storage.find_sweep().sweep_id}'",
     )
     assert [run.data.tags["stkd.failure"] for run in runs if run.info.status == "FAILED"] == [failed.reason]
+
+
+def test_a_search_ends_where_everything_that_differs_is_trained(swept: Swept) -> None:
+    search = ("search.training.learning_rate=null", "search.sparsity={choice: [0.0]}")
+    changes = (*search, "trials.searcher=optuna", "trials.count=4")
+    done = stkd("sweep", "--space", swept.space, *(part for change in changes for part in ("--set", change)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is left to try after 1 of 4 trials" in done.stdout
+    sweep = swept.storage.find_sweep()
+    (trial,) = read_results(sweep)["remarks"].trials.values()
+    assert trial.status == "finished"
+
+    study = load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(sweep.task("remarks").study))))
+    assert [told.state.name for told in study.trials] == ["COMPLETE", "COMPLETE"]
+    assert [told.value for told in study.trials] == [trial.score] * 2
+    assert {told.params["interpolation"] for told in study.trials} == {0.0, 1.0}
+
+    again = stkd("sweep", "--resume", sweep.sweep_id, "--storage", swept.storage.root)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(read_results(sweep)["remarks"].trials) == 1
 
 
 @contextmanager
