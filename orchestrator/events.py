@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from typing_extensions import override
 
-from stkd.orchestrator.results import Evidence, Phase, ResultsFile, StageResult, Tested, TrialResult
+from stkd.orchestrator.results import Evidence, FinalScore, Phase, ResultsFile, StageResult, TrialResult
 from stkd.trainers.sources import TaskData
 
 
@@ -35,7 +35,7 @@ class Observer:
     def trial_ended(self, trial: TrialResult) -> None:
         """A trial has finished, was stopped early, or failed."""
 
-    def tested(self, result: Tested) -> None:
+    def tested(self, result: FinalScore) -> None:
         """A model has been measured on the test split."""
 
     def weighed(self, evidence: Evidence) -> None:
@@ -92,7 +92,7 @@ class Observers(Observer):
             observer.trial_ended(trial)
 
     @override
-    def tested(self, result: Tested) -> None:
+    def tested(self, result: FinalScore) -> None:
         for observer in self._observers:
             observer.tested(result)
 
@@ -130,7 +130,7 @@ class ResultsObserver(Observer):
         self._file.append(trial)
 
     @override
-    def tested(self, result: Tested) -> None:
+    def tested(self, result: FinalScore) -> None:
         self._file.append(result)
 
     @override

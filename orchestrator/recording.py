@@ -8,7 +8,7 @@ from typing_extensions import override
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import Evidence, StageResult, TaskResults, Tested, TrialResult
+from stkd.orchestrator.results import Evidence, FinalScore, StageResult, TaskResults, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
@@ -100,7 +100,7 @@ class Recorder(Observer):
         self._tracker.end_run(self._parent, "FINISHED" if finished else "KILLED")
 
     @override
-    def tested(self, result: Tested) -> None:
+    def tested(self, result: FinalScore) -> None:
         metrics = {f"test_{name}": value for name, value in result.metrics.items()}
         for key in sorted(self._models.get(result.model, ())):
             self._tracker.log_metrics(key, metrics, 0)

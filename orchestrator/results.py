@@ -58,7 +58,7 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class Tested:
+class FinalScore:
     """A model on the test split, which is read once, when everything is trained."""
 
     model: str
@@ -123,7 +123,7 @@ class TaskResults:
     task: str
     stages: dict[str, StageResult] = field(default_factory=dict)
     trials: dict[str, TrialResult] = field(default_factory=dict)
-    tests: dict[str, Tested] = field(default_factory=dict)
+    tests: dict[str, FinalScore] = field(default_factory=dict)
     """By model."""
     evidence: Evidence | None = None
 
@@ -137,11 +137,11 @@ class TaskResults:
         return sorted(scored, key=lambda trial: -trial.score)
 
 
-Result = StageResult | TrialResult | Tested | Evidence
+Result = StageResult | TrialResult | FinalScore | Evidence
 KINDS: Mapping[type[Result], str] = {
     StageResult: "stage",
     TrialResult: "trial",
-    Tested: "test",
+    FinalScore: "test",
     Evidence: "evidence",
 }
 
@@ -172,7 +172,7 @@ class ResultsFile:
                 case "trial":
                     results.trials[record["trial"]] = TrialResult(**record)
                 case "test":
-                    results.tests[record["model"]] = Tested(**record)
+                    results.tests[record["model"]] = FinalScore(**record)
                 case "evidence":
                     results.evidence = Evidence.from_record(record)
         return results

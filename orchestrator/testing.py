@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.evidence import Answers, Contender, contenders, weigh
-from stkd.orchestrator.results import Evidence, TaskResults, Tested, TrialResult
+from stkd.orchestrator.results import Evidence, FinalScore, TaskResults, TrialResult
 from stkd.orchestrator.stages import METRICS, CallGang, Shared, read_metrics
 from stkd.search_spaces.schema import Space
 from stkd.trainers.metrics import evaluate
@@ -35,7 +35,7 @@ def tested_models(space: Space, results: TaskResults, shared: Shared, store: Art
 
 def measure_on_test(
     models: Mapping[Path, Path], task: Task, store: ArtifactStore, host: Callable[[], CallGang]
-) -> Iterator[Tested]:
+) -> Iterator[FinalScore]:
     """Measure each model on the test split, unless an earlier sweep has done it."""
     for model, data in models.items():
         inputs = {"data": data.name, "model": model.name}
@@ -44,7 +44,7 @@ def measure_on_test(
                 host()("save_test_logits", model, data, folder)
                 write_json(folder / METRICS, _measured(task, folder))
         artifact = store.path("test", inputs)
-        yield Tested(model.name, artifact.name, read_metrics(artifact))
+        yield FinalScore(model.name, artifact.name, read_metrics(artifact))
 
 
 def _measured(task: Task, folder: Path) -> dict[str, float]:

@@ -14,12 +14,12 @@ from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import (
     Confirmed,
     Evidence,
+    FinalScore,
     Interval,
     Result,
     ResultsFile,
     StageResult,
     Status,
-    Tested,
     TrialResult,
     describe,
     describe_as,
@@ -114,7 +114,7 @@ def test_evidence_comes_back_as_it_was_written_and_is_told_with_the_best(tmp_pat
 
 def test_test_scores_stand_beside_the_best(tmp_path: Path) -> None:
     teacher = StageResult("teacher", "teacher-1", 1.0, False, trial("x", 0.9).metrics)
-    tests = [Tested("student-a", "test-1", {"score": 0.61}), Tested("teacher-1", "test-2", {"score": 0.87})]
+    tests = [FinalScore("student-a", "test-1", {"score": 0.61}), FinalScore("teacher-1", "test-2", {"score": 0.87})]
     store(tmp_path, teacher, trial("a", 0.7), *tests)
     student = best_student(tmp_path, "latest", None)
     assert (student.as_dict()["test_score"], student.as_dict()["teacher_test_score"]) == (0.61, 0.87)

@@ -50,7 +50,7 @@ def student_of(name: str, init: str, folder: Path) -> Student:
     teacher, scores = teacher_folder(name, folder / "teacher"), folder / "importance"
     scores.mkdir()
     random_scores().save(scores / SCORES)
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "drop_layers": {"layers": 2},
         "prune_units": {"sparsity": 0.6},
         "pretrained": {"model": str(teacher_folder("bert", folder / "other"))},
