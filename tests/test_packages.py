@@ -29,6 +29,7 @@ MAY_IMPORT = {
 IMPORTERS = {
     "deepspeed": {"trainers/engine.py", "trainers/ranks.py"},
     "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py"},
+    "optuna": {"orchestrator/study.py"},
     "ray.tune": {
         "orchestrator/callback.py",
         "orchestrator/searching.py",
