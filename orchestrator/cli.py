@@ -5,7 +5,9 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from shlex import join
 from typing import Any, NoReturn
 
 import click
@@ -82,6 +84,10 @@ storage_option = click.option(
     metavar="DIR",
     help="The folder that holds the sweeps.",
 )
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable."
+)
+tasks_option = click.option("--tasks", default="", metavar="A,B", help="Only these tasks.")
 
 
 @click.group(cls=Guarded, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,8 +110,8 @@ def main(context: click.Context) -> None:
 
 @main.command()
 @click.option("--space", type=click.Path(path_type=Path), metavar="FILE", help="A search-space file, or `quickstart`.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable.")
-@click.option("--tasks", default="", metavar="A,B", help="Only these tasks.")
+@set_option
+@tasks_option
 @click.option(
     "--resume",
     is_flag=False,
@@ -159,6 +165,49 @@ def _resume(sweep_id: str, storage: str | None) -> int:
 
 def _names(listed: str) -> list[str]:
     return [name for name in (part.strip() for part in listed.split(",")) if name]
+
+
+@main.command()
+@click.option(
+    "--space",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="A search-space file, or `quickstart`.",
+)
+@set_option
+@tasks_option
+@click.option("--storage", metavar="DIR", help="Where finished stages are kept, instead of the file's storage.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="./stkd-scores",
+    show_default=True,
+    metavar="DIR",
+    help="Where pictures go, in a folder for each task.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@debug_option
+def score(space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, as_json: bool) -> int:
+    r"""Show which of the teacher's heads and neurons matter, without a search.
+
+    Runs a sweep's stages up to the scores. What is finished is kept: a sweep with the same settings takes it over.
+
+    \b
+      stkd score --space quickstart
+      stkd score --space minilm_glue --tasks mrpc --set distillation.interpolation=0.2
+    """
+    from stkd.orchestrator.preflight import check, check_storage
+    from stkd.search_spaces.reading import read_space
+
+    chosen = read_space(space, overrides, _names(tasks), storage)
+    prepared = check(chosen)
+    check_storage(out, "--out")
+    from stkd.orchestrator.scoring import run_score  # loads Ray and torch
+
+    options = [("--space", str(space)), *(("--set", without_secrets(override)) for override in overrides)]
+    options += [(option, value) for option, value in (("--tasks", tasks), ("--storage", storage)) if value]
+    return run_score(chosen, prepared, out, join(["stkd", "sweep", *chain.from_iterable(options)]), as_json)
 
 
 @main.command()
