@@ -3,15 +3,14 @@
 Shapes: L layers, U units of a layer: its heads, or its FFN neurons.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stkd.trainers.config import DistillationConfig, Scorer
 from stkd.trainers.metrics import METRICS
-from stkd.trainers.ranking import Mask, Scores, UnitScores
+from stkd.trainers.ranking import Mask, Scores, UnitScores, normalised
 
 SPARSITIES = (0.3, 0.5, 0.7)
 """What is shown where the settings themselves remove nothing."""
@@ -57,24 +56,17 @@ class ScoreReport:
         """Reads the scores as trials with these settings do; `seed` is for the scorer `random` alone."""
         head_sparsities = _shown(settings.sparsity if settings.head_sparsity is None else settings.head_sparsity)
         neuron_sparsities = _shown(settings.sparsity if settings.neuron_sparsity is None else settings.neuron_sparsity)
-        expressiveness, friendliness = scores.knowledge(1.0), scores.knowledge(0.0)
-        heads, neurons = scores.knowledge(settings.interpolation)
         kept = {
             sparsity: scores.kept(_at(settings, sparsity), seed) for sparsity in {*head_sparsities, *neuron_sparsities}
         }
+        heads, neurons = scores.knowledge(settings.interpolation)
+        kept_heads = {sparsity: kept[sparsity][0] for sparsity in head_sparsities}
+        kept_neurons = {sparsity: kept[sparsity][1] for sparsity in neuron_sparsities}
         return cls(
             settings.interpolation,
             settings.scorer,
-            _report(
-                (scores.head_expressiveness, scores.head_friendliness, heads),
-                {sparsity: kept[sparsity][0] for sparsity in head_sparsities},
-                _rank_correlation(expressiveness[0], friendliness[0]),
-            ),
-            _report(
-                (scores.neuron_expressiveness, scores.neuron_friendliness, neurons),
-                {sparsity: kept[sparsity][1] for sparsity in neuron_sparsities},
-                _rank_correlation(expressiveness[1], friendliness[1]),
-            ),
+            _report(scores.head_expressiveness, scores.head_friendliness, heads, kept_heads),
+            _report(scores.neuron_expressiveness, scores.neuron_friendliness, neurons, kept_neurons),
         )
 
 
@@ -86,24 +78,17 @@ def _at(settings: DistillationConfig, sparsity: float) -> DistillationConfig:
     return settings.model_copy(update={"head_sparsity": sparsity, "neuron_sparsity": sparsity})
 
 
-def _rank_correlation(expressiveness: Scores, friendliness: Scores) -> float:
-    return METRICS["spearman"](expressiveness.ravel(), friendliness.ravel())
+def _report(expressiveness: Scores, friendliness: Scores, knowledge: Scores, kept: Mapping[float, Mask]) -> UnitsReport:
+    """From scores (L, U), and the mask (L, U) of each sparsity."""
+    removed = np.stack([(~mask).sum(axis=1) for mask in kept.values()], axis=1)
+    shares = zip(_shares(expressiveness), _shares(friendliness), _shares(knowledge), removed.tolist(), strict=True)
+    layers = (LayerReport(number, e, f, k, tuple(gone)) for number, (e, f, k, gone) in enumerate(shares, start=1))
+    correlation = METRICS["spearman"](normalised(expressiveness).ravel(), normalised(friendliness).ravel())
+    return UnitsReport(expressiveness.shape[1], tuple(kept), tuple(layers), correlation)
 
 
-def _report(scores: Iterable[Scores], kept: Mapping[float, Mask], correlation: float) -> UnitsReport:
-    """From expressiveness, friendliness and knowledge (L, U), and the mask (L, U) of each sparsity."""
-    shares = zip(*(_shares(found) for found in scores), strict=True)
-    removed = zip(*((~mask).sum(axis=1).tolist() for mask in kept.values()), strict=True)
-    layers = (
-        LayerReport(number, *(float(share) for share in of_layer), gone)
-        for number, (of_layer, gone) in enumerate(zip(shares, removed, strict=True), start=1)
-    )
-    (units,) = {mask.shape[1] for mask in kept.values()}
-    return UnitsReport(units, tuple(kept), tuple(layers), correlation)
-
-
-def _shares(scores: Scores) -> NDArray[np.float64]:
+def _shares(scores: Scores) -> list[float]:
     """Each layer's share of the sum of all; nothing where there is nothing to share."""
     sums = scores.sum(axis=1, dtype=np.float64)
-    total = sums.sum()
-    return sums / total if total else sums
+    shares: list[float] = (sums / (sums.sum() or 1.0)).tolist()
+    return shares

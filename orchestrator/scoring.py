@@ -15,7 +15,7 @@ from stkd.orchestrator.heat_maps import draw_heat_maps
 from stkd.orchestrator.hosting import stage_host
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.score_report import ScoreReport
-from stkd.orchestrator.score_tables import print_scores
+from stkd.orchestrator.score_tables import print_line, print_scores
 from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.stages import Shared, Stages, student_label
 from stkd.search_spaces.schema import Space
@@ -58,16 +58,16 @@ def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: s
     try:
         found = list(_score_tasks(space, prepared, out, console, not as_json))
     except KeyboardInterrupt:
-        _print(console, "stopped; everything finished is kept, and the same command goes on from there")
+        print_line(console, "stopped; everything finished is kept, and the same command goes on from there")
         raise
     if as_json:
         print(dumps({"scores": [scored.as_dict() for scored in found], "next": then}, indent=2))
         return 0
-    _print(console, "")
+    print_line(console, "")
     for place, path in enumerate(path for scored in found for path in scored.pictures.values()):
-        _print(console, f"{'' if place else 'pictures':<9} {path}")
-    _print(console, f"{'artifacts':<9} {Storage(space.storage_folder).artifacts}")
-    _print(console, f"{'next':<9} {then}")
+        print_line(console, f"{'' if place else 'pictures':<9} {path}")
+    print_line(console, f"{'artifacts':<9} {Storage(space.storage_folder).artifacts}")
+    print_line(console, f"{'next':<9} {then}")
     return 0
 
 
@@ -109,7 +109,3 @@ def _read_scores(space: Space, task: str, shared: Shared, folder: Path) -> Itera
         title = f"{task} ({label})" if label else task
         pictures = draw_heat_maps(scores, space.distillation.interpolation, title, folder / label)
         yield Scored(task, label, artifact, report, pictures)
-
-
-def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

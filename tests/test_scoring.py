@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import psutil
 import pytest
 from rich.console import Console
 from sweeping import STKD, environment, stkd, write_space
@@ -133,8 +134,7 @@ def test_the_tables_show_the_numbers_in_eighty_columns() -> None:
             assert [*cells, *(f"{gone:,}" for gone in layer.removed)] in [line.split() for line in lines]
     assert ["all", "43", "72", "101"] in [line.split() for line in lines]
     assert f"heads {report.heads.correlation:.2f}, neurons {report.neurons.correlation:.2f}" in text
-    tables = [line for line in lines if not line.startswith(("Spearman", "knowledge"))]
-    assert max(len(line) for line in tables) <= 80
+    assert max(len(line) for line in lines if line.startswith("  ")) <= 80
 
 
 # Pictures
@@ -195,7 +195,6 @@ def test_matplotlib_is_imported_only_to_draw() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated")  # MLflow's use of SQLAlchemy
 def test_scores_and_sweeps_take_each_others_stages_over(tmp_path: Path) -> None:
     search = {"student.layers": {"choice": [1, 2]}, "sparsity": {"choice": [0.5]}}
     trials = {"count": 2, "searcher": "grid", "scheduler": None, "concurrent": 1}
@@ -226,20 +225,7 @@ def test_scores_and_sweeps_take_each_others_stages_over(tmp_path: Path) -> None:
     assert done.stdout.count("taken over from an earlier sweep") == 6
     maps = storage.find_sweep().task("remarks").heat_maps("scores-layers=1")
     assert sorted(path.name for path in maps.iterdir()) == ["heads.png", "neurons.png"]
-
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{storage.root}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-    logged = {
-        run.data.tags["stkd.kind"]: sorted(file.path for file in client.list_artifacts(run.info.run_id, "heat-maps"))
-        for run in runs
-    }
-    pictures = ["heat-maps/heads.png", "heat-maps/neurons.png"]
-    assert [kind for kind, files in sorted(logged.items()) if files == pictures] == [
-        "scores-layers=1",
-        "scores-layers=2",
-    ]
+    assert len(list(storage.root.glob("mlflow-artifacts/*/artifacts/heat-maps/*.png"))) == 4
 
     done = stkd("score", "--space", space, "--out", tmp_path / "maps")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -264,6 +250,8 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) > 3
         os.killpg(process.pid, signal.SIGINT)
         screen, _ = process.communicate(timeout=60)
     finally:
@@ -272,3 +260,5 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     assert process.returncode == 130, screen
     assert "the same command goes on from there" in screen
     assert "Traceback" not in screen
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [left.name() for left in alive] == []
