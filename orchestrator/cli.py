@@ -95,7 +95,7 @@ tasks_option = click.option("--tasks", default="", metavar="A,B", help="Only the
 @debug_option
 @click.pass_context
 def main(context: click.Context) -> None:
-    r"""Find the best small student for a text classifier.
+    """Find the best small student for a text classifier.
 
     A sweep fine-tunes a teacher, then trains students from sparse versions of it and keeps the best:
 
@@ -103,7 +103,7 @@ def main(context: click.Context) -> None:
       stkd sweep --space quickstart
       stkd ui
       stkd best --export my-student
-    """
+    """  # noqa: D301 - click's mark of lines that stay as they are
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -126,13 +126,13 @@ def main(context: click.Context) -> None:
 )
 @debug_option
 def sweep(space: Path | None, overrides: tuple[str, ...], tasks: str, resume: str | None, storage: str | None) -> int:
-    r"""Search for the best student.
+    """Search for the best student.
 
     \b
       stkd sweep --space quickstart
       stkd sweep --space minilm_glue --tasks mrpc,rte --set trials.count=20
       stkd sweep --resume
-    """
+    """  # noqa: D301 - click's mark of lines that stay as they are
     if resume is not None:
         if space or overrides or tasks:
             raise click.UsageError("--resume continues a sweep as it was begun; leave out --space, --set and --tasks")
@@ -189,14 +189,14 @@ def _names(listed: str) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @debug_option
 def score(space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, as_json: bool) -> int:
-    r"""Show which of the teacher's heads and neurons matter, without a search.
+    """Show which of the teacher's heads and neurons matter, without a search.
 
     Runs a sweep's stages up to the scores. What is finished is kept: a sweep with the same settings takes it over.
 
     \b
       stkd score --space quickstart
       stkd score --space minilm_glue --tasks mrpc --set distillation.interpolation=0.2
-    """
+    """  # noqa: D301 - click's mark of lines that stay as they are
     from stkd.orchestrator.preflight import check, check_storage
     from stkd.search_spaces.reading import read_space
 

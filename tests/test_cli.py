@@ -140,6 +140,7 @@ def test_help_and_version_are_no_failures() -> None:
     for name, command in main.commands.items():
         assert command.help, name
         assert "Usage:" in run(name, "--help")
+    assert "\n    stkd score --space quickstart\n" in run("score", "--help")
 
 
 @pytest.mark.parametrize(
