@@ -5,7 +5,9 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from shlex import join
 from typing import Any, NoReturn
 
 import click
@@ -82,6 +84,10 @@ storage_option = click.option(
     metavar="DIR",
     help="The folder that holds the sweeps.",
 )
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable."
+)
+tasks_option = click.option("--tasks", default="", metavar="A,B", help="Only these tasks.")
 
 
 @click.group(cls=Guarded, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,7 +95,7 @@ storage_option = click.option(
 @debug_option
 @click.pass_context
 def main(context: click.Context) -> None:
-    r"""Find the best small student for a text classifier.
+    """Find the best small student for a text classifier.
 
     A sweep fine-tunes a teacher, then trains students from sparse versions of it and keeps the best:
 
@@ -97,15 +103,15 @@ def main(context: click.Context) -> None:
       stkd sweep --space quickstart
       stkd ui
       stkd best --export my-student
-    """
+    """  # noqa: D301 - click's mark of lines that stay as they are
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
 @main.command()
 @click.option("--space", type=click.Path(path_type=Path), metavar="FILE", help="A search-space file, or `quickstart`.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable.")
-@click.option("--tasks", default="", metavar="A,B", help="Only these tasks.")
+@set_option
+@tasks_option
 @click.option(
     "--resume",
     is_flag=False,
@@ -120,13 +126,13 @@ def main(context: click.Context) -> None:
 )
 @debug_option
 def sweep(space: Path | None, overrides: tuple[str, ...], tasks: str, resume: str | None, storage: str | None) -> int:
-    r"""Search for the best student.
+    """Search for the best student.
 
     \b
       stkd sweep --space quickstart
       stkd sweep --space minilm_glue --tasks mrpc,rte --set trials.count=20
       stkd sweep --resume
-    """
+    """  # noqa: D301 - click's mark of lines that stay as they are
     if resume is not None:
         if space or overrides or tasks:
             raise click.UsageError("--resume continues a sweep as it was begun; leave out --space, --set and --tasks")
@@ -159,6 +165,49 @@ def _resume(sweep_id: str, storage: str | None) -> int:
 
 def _names(listed: str) -> list[str]:
     return [name for name in (part.strip() for part in listed.split(",")) if name]
+
+
+@main.command()
+@click.option(
+    "--space",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="A search-space file, or `quickstart`.",
+)
+@set_option
+@tasks_option
+@click.option("--storage", metavar="DIR", help="Where finished stages are kept, instead of the file's storage.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="./stkd-scores",
+    show_default=True,
+    metavar="DIR",
+    help="Where pictures go, in a folder for each task.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@debug_option
+def score(space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, as_json: bool) -> int:
+    """Show which of the teacher's heads and neurons matter, without a search.
+
+    Runs a sweep's stages up to the scores. What is finished is kept: a sweep with the same settings takes it over.
+
+    \b
+      stkd score --space quickstart
+      stkd score --space minilm_glue --tasks mrpc --set distillation.interpolation=0.2
+    """  # noqa: D301 - click's mark of lines that stay as they are
+    from stkd.orchestrator.preflight import check, check_storage
+    from stkd.search_spaces.reading import read_space
+
+    chosen = read_space(space, overrides, _names(tasks), storage)
+    prepared = check(chosen)
+    check_storage(out, "--out")
+    from stkd.orchestrator.scoring import run_score  # loads Ray and torch
+
+    options = [("--space", str(space)), *(("--set", without_secrets(override)) for override in overrides)]
+    options += [(option, value) for option, value in (("--tasks", tasks), ("--storage", storage)) if value]
+    return run_score(chosen, prepared, out, join(["stkd", "sweep", *chain.from_iterable(options)]), as_json)
 
 
 @main.command()

@@ -29,6 +29,10 @@ class TaskFolder:
         """Optuna's study; see `stkd.orchestrator.study`."""
         return self.root / "study.jsonl"
 
+    def heat_maps(self, stage: str) -> Path:
+        """Pictures of the scores that a stage measured; MLflow gets copies."""
+        return self.root / "heat-maps" / stage
+
     def checkpoints(self, trial: str) -> Path:
         """A trial's checkpoints, for as long as it runs."""
         return self.root / "checkpoints" / trial

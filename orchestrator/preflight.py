@@ -218,13 +218,13 @@ def _one_of(names: tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
 
 
-def check_storage(folder: Path) -> None:
-    """Makes the storage folder, and raises UserError where nothing can be written in it."""
+def check_storage(folder: Path, option: str = "--storage") -> None:
+    """Makes the folder that an option names, and raises UserError where nothing can be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(
-            f"storage {folder}: cannot be written: {error.strerror}; give another folder with --storage"
+            f"{option.strip('-')} {folder}: cannot be written: {error.strerror}; give another folder with {option}"
         ) from error

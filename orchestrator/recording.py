@@ -7,11 +7,14 @@ from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
+from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import Evidence, FinalScore, StageResult, TaskResults, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.schema import Space
+from stkd.trainers.ranking import UnitScores
 from stkd.trainers.sources import TaskData
+from stkd.trainers.specs import SCORES
 
 
 class Recorder(Observer):
@@ -20,6 +23,7 @@ class Recorder(Observer):
     def __init__(self, tracker: Tracker, space: Space, sweep: SweepFolder, storage: Storage, task: str) -> None:
         self._tracker, self._space, self._storage = tracker, space, storage
         self._sweep, self._task = sweep.sweep_id, task
+        self._folder = sweep.task(task)
         self._parent = f"{self._sweep}/{task}"
         self._pairs = False
         self._started: set[str] = set()
@@ -63,8 +67,23 @@ class Recorder(Observer):
         self._tracker.log_metrics(
             self._key(result.name), {**final, "seconds": result.seconds}, int(final.get("epoch", 0))
         )
+        if result.name.partition("-")[0] == "scores":
+            self._record_heat_maps(result)
         self._tracker.end_run(self._key(result.name), "FINISHED")
         self._started.discard(result.name)
+
+    def _record_heat_maps(self, result: StageResult) -> None:
+        """Draw the scores as this sweep's lambda mixes them; where that fails, the sweep goes on without."""
+        scores = UnitScores.load(self._storage.artifacts / result.artifact / SCORES)
+        interpolation, key = self._space.distillation.interpolation, self._key(result.name)
+        title = f"{self._task}, {result.name} of {self._sweep}"
+        try:
+            drawn = draw_heat_maps(scores, interpolation, title, self._folder.heat_maps(result.name))
+        except PictureError as error:
+            self._tracker.set_tags(key, {"stkd.heat_maps": f"none: {error}"})
+        else:
+            for path in drawn.values():
+                self._tracker.log_file(key, path, "heat-maps")
 
     @override
     def trial_started(self, trial: TrialResult) -> None:

@@ -1,11 +1,8 @@
 """A sweep from its first stage to the table at its end; started afresh, or resumed."""
 
-import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +10,7 @@ from rich.console import Console
 from stkd.cluster.connection import local_ray, refuse_impossible
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import read_results
+from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.tables import print_results
 from stkd.orchestrator.task_sweep import TaskSweep
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
@@ -24,14 +22,6 @@ from stkd.trainers.sources import TaskData, load_task
 TRACKING_SECONDS = 120.0
 """How long the end of a sweep waits for MLflow to take what is still to be sent."""
 INTERRUPTED = 130
-
-TUNE_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # searchers say themselves how many trials there are at a time
-}
 
 
 def run_sweep(space: Space, prepared: Mapping[str, TaskData]) -> int:
@@ -73,7 +63,7 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
-    with _quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
+    with quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
         try:
             finished = _run_tasks(space, storage, sweep, tracker, console, prepared)
         except KeyboardInterrupt:
@@ -95,49 +85,13 @@ def _run_tasks(
 ) -> bool:
     """One task after another; returns whether all came to their end."""
     resources = space.resources
-    with local_ray(), _sigterm_as_ctrl_c():
+    with local_ray(), sigterm_as_ctrl_c():
         refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
         for task in space.tasks:
             data = prepared.get(task) or load_task(task, space.data)
             if not TaskSweep(space, storage, sweep, tracker, console, data).run():
                 return False
     return True
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """A scheduler's or service manager's SIGTERM ends the sweep as cleanly as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is for what a shell runs in the background
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _quiet_libraries(log: Path) -> Iterator[None]:
-    """What Ray and the other libraries log goes to a file; the screen is for the sweep's own lines."""
-    os.environ.update({name: value for name, value in TUNE_SETTINGS.items() if name not in os.environ})
-    handler = logging.FileHandler(log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("ray", "optuna", "py.warnings")]
-    kept = [(logger, logger.handlers, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [handler], False
-    logging.captureWarnings(True)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(False)
-        for logger, handlers, propagate in kept:
-            logger.handlers, logger.propagate = handlers, propagate
-        handler.close()
 
 
 def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 
 from stkd.orchestrator.evidence import chosen_trial
@@ -26,20 +27,21 @@ def print_results(console: Console, space: Space, results: TaskResults) -> None:
     if not results.ranked():
         return
     console.print()
-    _print_whole(console, results_table(results))
+    print_whole(console, results_table(results))
     console.print(size_line(results), highlight=False, soft_wrap=True)
     if results.evidence:
         console.print()
-        _print_whole(console, confirmed_table(results.evidence))
+        print_whole(console, confirmed_table(results.evidence))
         console.print(results.evidence.verdict, highlight=False, soft_wrap=True)
     if space.data.selection == "official":
         console.print(OFFICIAL, highlight=False, soft_wrap=True)
 
 
-def _print_whole(console: Console, table: Table) -> None:
+def print_whole(console: Console, table: Table) -> None:
     """Print a table at its own width: where the screen is narrower, whole lines are better than folded cells."""
     wide = console.options.update(max_width=WIDEST)
-    console.print(table, width=max(console.width, Measurement.get(console, wide, table).maximum), crop=False)
+    whole = wide.update(max_width=max(console.width, Measurement.get(console, wide, table).maximum))
+    console.print(Segments(console.render(table, whole)), crop=False)  # given a width, print takes the screen's if less
 
 
 def results_table(results: TaskResults) -> Table:

@@ -1,24 +1,22 @@
 """One task of a sweep, from its stages to its test: a study of its own."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from stkd.cluster.connection import hosted_gang, most_cpus_per_rank
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.events import Observers, ResultsObserver
+from stkd.orchestrator.hosting import stage_host
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.phases import Planned, confirmations, controls
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import Phase, ResultsFile, TaskResults
-from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller
+from stkd.orchestrator.stages import Shared, Stages
 from stkd.orchestrator.testing import measure_on_test, tested_models, weigh_results
 from stkd.orchestrator.tracking import Tracker
-from stkd.orchestrator.trial import WORKER, TrialPlan
+from stkd.orchestrator.trial import TrialPlan
 from stkd.orchestrator.tuning import Tuning
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
@@ -54,13 +52,13 @@ class TaskSweep:
         return finished
 
     def _run(self) -> bool:
-        with self._host() as host:
-            shared = Stages(self._space, self._data, self._store, self._observer, host.caller).run()
+        with stage_host(self._space) as host:
+            shared = Stages(self._space, self._data, self._store, self._observer, host).run()
         if not self._trials(shared):
             return False
-        with self._host() as host:
+        with stage_host(self._space) as host:
             models = tested_models(self._space, self._results(), shared, self._store)
-            for tested in measure_on_test(models, self._data.task, self._store, host.caller):
+            for tested in measure_on_test(models, self._data.task, self._store, host):
                 self._observer.tested(tested)
         evidence = weigh_results(self._results(), self._data.task, self._store)
         if evidence:
@@ -103,28 +101,3 @@ class TaskSweep:
 
     def _results(self) -> TaskResults:
         return self._file.read(self._data.task.name)
-
-    @contextmanager
-    def _host(self) -> Iterator["_LazyHost"]:
-        with ExitStack() as stack:
-            yield _LazyHost(self._space, stack)
-
-
-class _LazyHost:
-    """Starts the gang that computes stages when the first stage needs it."""
-
-    def __init__(self, space: Space, stack: ExitStack) -> None:
-        self._space, self._stack = space, stack
-
-    def caller(self) -> CallGang:
-        """The way to the gang."""
-        return self._call
-
-    @cached_property
-    def _call(self) -> CallGang:
-        resources = self._space.resources
-        cpus = resources.cpus_per_rank
-        if not resources.gpus_per_rank:  # stages run one after the other: on CPUs, each has the machine to itself
-            cpus = most_cpus_per_rank(resources.ranks)
-        host = hosted_gang(WORKER, resources.ranks, cpus, resources.gpus_per_rank)
-        return ray_caller(self._stack.enter_context(host))

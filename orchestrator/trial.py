@@ -12,6 +12,7 @@ from ray import tune
 from stkd.cluster.gang import Gang
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
+from stkd.orchestrator.hosting import WORKER
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import values_of
 from stkd.orchestrator.stages import Shared, StudentStages
@@ -19,7 +20,6 @@ from stkd.search_spaces.schema import Space
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec
 from stkd.trainers.tasks import Task
 
-WORKER = "stkd.trainers.worker:Worker"
 POINTER = "checkpoint.json"
 
 

@@ -16,8 +16,8 @@ from ray import tune
 from stkd.cluster.connection import local_ray
 from stkd.orchestrator.history import SCORE, WORST_SCORE
 from stkd.orchestrator.searching import StudySearcher
+from stkd.orchestrator.session import TUNE_SETTINGS
 from stkd.orchestrator.study import Settings, Study
-from stkd.orchestrator.sweep import TUNE_SETTINGS
 from stkd.search_spaces.distributions import Distribution, LogUniform, QUniform, Uniform
 
 TRIALS = 12

@@ -305,7 +305,8 @@ CASES = (
 @pytest.fixture(autouse=True)
 def no_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A mistake that is not noticed fails the test, and starts no sweep."""
-    monkeypatch.setitem(sys.modules, "stkd.orchestrator.sweep", ModuleType("no_sweep"))
+    for module in ("sweep", "scoring"):
+        monkeypatch.setitem(sys.modules, f"stkd.orchestrator.{module}", ModuleType("no_sweep"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -324,6 +325,36 @@ def test_a_mistake_is_one_line_that_helps(case: Case, tmp_path: Path) -> None:
     assert len(line) < 500
     missing = [word for word in case.says if word not in line]
     assert not missing, line
+
+
+def test_score_refuses_what_sweep_refuses(tmp_path: Path) -> None:
+    seen = 0
+    for number, case in enumerate(CASES):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        command, *words = case.arguments(folder)
+        if command != "sweep" or "--resume" in words or "--space" not in words:
+            continue
+        sweep, score = (CliRunner().invoke(main, [name, *words]) for name in ("sweep", "score"))
+        assert (score.exit_code, score.output) == (sweep.exit_code, sweep.output), case.name
+        seen += 1
+    assert seen >= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "Missing option '--space'"),
+        (["--space", "quickstart", "--out", "/proc/maps"], "give another folder with --out"),
+        (["--space", "quickstart", "--resume"], "No such option '--resume'"),
+    ],
+)
+def test_score_has_mistakes_of_its_own(words: list[str], says: str) -> None:
+    result = CliRunner().invoke(main, ["score", *words])
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("stkd: ")
+    assert says in line
 
 
 def test_the_package_of_the_quickstart_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

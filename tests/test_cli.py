@@ -49,6 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
 
     fakes: dict[str, Mapping[str, object]] = {
         "sweep": {"run_sweep": 0, "resume_sweep": 0},
+        "scoring": {"run_score": 0},
         "ui": {"serve_ui": 0},
         "best": {"best_student": Student("small"), "export_student": None},
     }
@@ -103,6 +104,17 @@ def test_the_exit_code_of_a_sweep_is_that_of_the_process(
     assert CliRunner().invoke(main, ["sweep", "--space", "quickstart"]).exit_code == 130
 
 
+def test_scores_are_shown_with_the_command_that_goes_on(calls: list[tuple[Any, ...]]) -> None:
+    run("score", "--space", "quickstart", "--set", "training.epochs=2", "--storage", "my runs", "--out", "maps")
+    run("score", "--space", "minilm_glue", "--tasks", "rte", "--set", "tracking.uri=http://me:secret@host", "--json")
+    (name, space, prepared, out, then, as_json), (_, _, _, default, masked, also_json) = calls
+    assert (name, space.training.epochs, set(prepared)) == ("run_score", 2, {"remarks"})
+    assert (out, as_json, default, also_json) == (Path("maps"), False, Path("stkd-scores"), True)
+    assert out.is_dir()
+    assert then == "stkd sweep --space quickstart --set training.epochs=2 --storage 'my runs'"
+    assert masked == "stkd sweep --space minilm_glue --set 'tracking.uri=http://***@host' --tasks rte"
+
+
 def test_ui_serves_a_storage_folder(calls: list[tuple[Any, ...]]) -> None:
     run("ui")
     run("ui", "--storage", "there", "--port", "5001")
@@ -128,6 +140,7 @@ def test_help_and_version_are_no_failures() -> None:
     for name, command in main.commands.items():
         assert command.help, name
         assert "Usage:" in run(name, "--help")
+    assert "\n    stkd score --space quickstart\n" in run("score", "--help")
 
 
 @pytest.mark.parametrize(

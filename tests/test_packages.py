@@ -28,6 +28,7 @@ MAY_IMPORT = {
 }
 IMPORTERS = {
     "deepspeed": {"trainers/engine.py", "trainers/ranks.py"},
+    "matplotlib": {"orchestrator/pictures.py"},
     "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py"},
     "optuna": {"orchestrator/study.py"},
     "ray.tune": {

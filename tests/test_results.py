@@ -25,7 +25,7 @@ from stkd.orchestrator.results import (
     describe_as,
     read_results,
 )
-from stkd.orchestrator.tables import results_table, size_line
+from stkd.orchestrator.tables import print_whole, results_table, size_line
 from stkd.trainers.errors import UserError
 
 
@@ -197,6 +197,17 @@ def test_time_left_is_told_once_a_trial_has_ended() -> None:
     assert "left" not in screen.getvalue()
     display.trial_ended(trial("a", 0.7))
     assert display._seconds_left() is not None
+
+
+def test_a_narrow_screen_gets_whole_lines() -> None:
+    results = ResultsFile(Path("nowhere")).read("mrpc")
+    results.trials = {"a": trial("a", 0.5)}
+    wide, narrow = io.StringIO(), io.StringIO()
+    print_whole(Console(file=wide, width=100), results_table(results))
+    print_whole(Console(file=narrow, width=30), results_table(results))
+    assert [line.rstrip() for line in narrow.getvalue().splitlines()] == [
+        line.rstrip() for line in wide.getvalue().splitlines()
+    ]
 
 
 def test_table_puts_the_teacher_and_the_dense_student_beside_the_best() -> None:

@@ -10,11 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stkd.orchestrator import tracking
 from stkd.orchestrator.journal import Journal, Measured, RunEnded
+from stkd.orchestrator.layout import Storage
+from stkd.orchestrator.recording import Recorder
+from stkd.orchestrator.results import StageResult
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
+from stkd.search_spaces.reading import read_space
+from stkd.trainers.ranking import UnitScores
+from stkd.trainers.specs import SCORES
 
 # Both come with the import of MLflow 3.17: it configures its tables in a way that SQLAlchemy 2.1 deprecates, and warns
 # of its own type hints.
@@ -288,6 +295,27 @@ def test_a_restart_repeats_nothing(place: Place, lost: str | None) -> None:
     assert set(runs) == {"mrpc", "t1"}
     assert [step for step, _ in place.points("t1", "score")] == [0, 1, 2, 3]
     assert {runs["mrpc"].info.status, runs["t1"].info.status} == {"KILLED", "FINISHED"}
+    assert place.refused() == []
+
+
+@pytest.mark.parametrize("drawable", [True, False])
+def test_heat_maps_lie_with_the_scores_where_they_can_be_drawn(place: Place, tmp_path: Path, drawable: bool) -> None:
+    storage = Storage(tmp_path / "runs")
+    sweep = storage.new_sweep("tiny")
+    artifact = storage.artifacts / "scores-1"
+    artifact.mkdir(parents=True)
+    UnitScores(*(np.ones((2, 3), dtype=np.float32) for _ in range(6))).save(artifact / SCORES)
+    if not drawable:
+        sweep.task("remarks").root.mkdir()
+        (sweep.task("remarks").root / "heat-maps").write_text("in the way")
+    with place.tracker() as tracker:
+        recorder = Recorder(tracker, read_space(Path("quickstart")), sweep, storage, "remarks")
+        recorder.stage_finished(StageResult("scores-layers=2", "scores-1", 1.0, taken_over=True))
+    run = place.runs()["scores-layers=2"]
+    logged = [file.path for file in place.client.list_artifacts(run.info.run_id, "heat-maps")]
+    assert sorted(logged) == (["heat-maps/heads.png", "heat-maps/neurons.png"] if drawable else [])
+    assert ("cannot be drawn" in run.data.tags.get("stkd.heat_maps", "")) is not drawable
+    assert run.info.status == "FINISHED"
     assert place.refused() == []
 
 

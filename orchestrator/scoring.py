@@ -1,0 +1,111 @@
+"""A sweep's stages up to the scores, and what the scores say; without a sweep's folder, trials or tracking."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from stkd.cluster.connection import local_ray, refuse_impossible
+from stkd.orchestrator.artifacts import ArtifactStore
+from stkd.orchestrator.display import Display
+from stkd.orchestrator.heat_maps import draw_heat_maps
+from stkd.orchestrator.hosting import stage_host
+from stkd.orchestrator.layout import Storage
+from stkd.orchestrator.score_report import ScoreReport
+from stkd.orchestrator.score_tables import print_line, print_scores
+from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
+from stkd.orchestrator.stages import Shared, Stages, student_label
+from stkd.search_spaces.schema import Space
+from stkd.trainers.ranking import UnitScores
+from stkd.trainers.sources import TaskData, load_task
+from stkd.trainers.specs import SCORES
+
+LOG = "score.log"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one task's teacher, for one kind of student."""
+
+    task: str
+    student: str
+    """What tells the student from the sweep's others, as `layers=4`; empty where it is the only one."""
+    artifact: Path
+    report: ScoreReport
+    pictures: Mapping[str, Path]
+
+    @property
+    def name(self) -> str:
+        """How it is headed."""
+        return f"{self.task} ({self.student})" if self.student else self.task
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for machines. Shares are in 0..1."""
+        names = {"task": self.task, "student": self.student or None, "artifact": str(self.artifact)}
+        return {**names, **asdict(self.report), "pictures": {name: str(path) for name, path in self.pictures.items()}}
+
+
+def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: str, as_json: bool) -> int:
+    """Score each task's teacher and print what there is to see; returns the exit code.
+
+    `prepared` holds the data of the tasks that were read already, `out` takes pictures and a log, and `then` is the
+    command to give next.
+    """
+    console = Console(stderr=as_json)
+    try:
+        found = list(_score_tasks(space, prepared, out, console, not as_json))
+    except KeyboardInterrupt:
+        print_line(console, "stopped; everything finished is kept, and the same command goes on from there")
+        raise
+    if as_json:
+        print(dumps({"scores": [scored.as_dict() for scored in found], "next": then}, indent=2))
+        return 0
+    print_line(console, "")
+    for place, path in enumerate(path for scored in found for path in scored.pictures.values()):
+        print_line(console, f"{'' if place else 'pictures':<9} {path}")
+    print_line(console, f"{'artifacts':<9} {Storage(space.storage_folder).artifacts}")
+    print_line(console, f"{'next':<9} {then}")
+    return 0
+
+
+def _score_tasks(
+    space: Space, prepared: Mapping[str, TaskData], out: Path, console: Console, tables: bool
+) -> Iterator[Scored]:
+    """One task after another, printed as soon as it is there."""
+    resources = space.resources
+    with quiet_libraries(out / LOG), local_ray(), sigterm_as_ctrl_c():
+        refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        for task in space.tasks:
+            data = prepared.get(task) or load_task(task, space.data)
+            shared = _run_stages(space, data, console)
+            for scored in _read_scores(space, task, shared, out / task):
+                if tables:
+                    print_scores(console, scored.name, scored.report)
+                yield scored
+
+
+def _run_stages(space: Space, data: TaskData, console: Console) -> Shared:
+    display = Display(console)
+    finished = False
+    display.task_started(data, resumed=False)
+    try:
+        with stage_host(space) as host:
+            shared = Stages(space, data, ArtifactStore(Storage(space.storage_folder).artifacts), display, host).run()
+        finished = True
+    finally:
+        display.task_ended(finished)
+    return shared
+
+
+def _read_scores(space: Space, task: str, shared: Shared, folder: Path) -> Iterator[Scored]:
+    students = space.students()
+    for student in students:
+        artifact, label = shared.of(student).scores, student_label(student, students).removeprefix("-")
+        scores = UnitScores.load(artifact / SCORES)
+        report = ScoreReport.of(scores, space.distillation, space.training.seed)
+        title = f"{task} ({label})" if label else task
+        pictures = draw_heat_maps(scores, space.distillation.interpolation, title, folder / label)
+        yield Scored(task, label, artifact, report, pictures)
