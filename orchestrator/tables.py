@@ -121,7 +121,7 @@ def confirmed_table(evidence: Evidence) -> Table:
             percent(found.selection.low),
             percent(found.test.mean),
             percent(found.spread),
-            f"{percent(found.test.low)} to {percent(found.test.high)}",
+            f"{percent(max(found.test.low, -1.0))} to {percent(min(found.test.high, 1.0))}",  # no score lies beyond
         )
     return table
 
