@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
 RECORD = "artifact.json"
 
