@@ -1,7 +1,9 @@
 """Whole sweeps on a real local Ray cluster with a real MLflow store, through the command line."""
 
+import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -16,6 +18,7 @@ from optuna import load_study
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from sweeping import STKD, TIMEOUT, environment, stkd, write_space
+from tiny import tiny_examples
 
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import Evidence, Phase, TaskResults, TrialResult, read_results
@@ -299,6 +302,33 @@ def test_ctrl_c_leaves_nothing_behind_and_resume_finishes(tmp_path: Path) -> Non
         if run.data.tags["stkd.kind"] == "trial":
             steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
             assert sorted(set(steps)) == list(range(1, 13))
+
+
+def test_on_shuffled_labels_nothing_is_claimed(tmp_path: Path) -> None:
+    files = {}
+    for number, split in enumerate(("train", "validation", "test")):
+        examples = tiny_examples(160, seed=number)
+        labels = random.Random(number).choices(("this", "that"), k=160)
+        files[split] = str(tmp_path / f"{split}.csv")
+        with Path(files[split]).open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(("text", "label"))
+            rows.writerows(zip(examples.texts, labels, strict=True))
+    space = write_space(
+        tmp_path,
+        tasks=["noise"],
+        data={"source": "files", **files},
+        search={"sparsity": {"choice": [0.3, 0.6]}},
+        trials={"count": 2, "searcher": "grid", "scheduler": None, "concurrent": 1},
+        confirm={"top": 1, "seeds": 3},
+    )
+    done = stkd("sweep", "--space", space)
+    assert done.returncode == 0, done.stdout + done.stderr
+    evidence = read_results(Storage(tmp_path / "runs").find_sweep())["noise"].evidence
+    assert evidence is not None
+    assert evidence.difference is not None
+    assert evidence.difference.low <= 0 <= evidence.difference.high
+    assert "no difference is shown" in done.stdout
 
 
 def _ended(storage: Storage) -> int:
