@@ -22,7 +22,7 @@ HISTORY = "history.json"
 SCORE = "best_score"
 """What trials are compared by: the task's score of a trial's best epoch so far."""
 WORST_SCORE = -1.0
-"""Of a failed trial: no metric of any task goes below it, and searchers need a number."""
+"""Of a failed trial: no metric of any task goes below it, and schedulers need a number."""
 
 
 @dataclass(frozen=True)
