@@ -6,7 +6,7 @@ Nothing is trained: Tune's ASHA scheduler and the searchers, as a sweep uses the
 look up what each student scored after each epoch. Another searcher is another line of SEARCHERS.
 
 The grid is searched as it is, and as the packaged spaces are: any lambda, any temperature, scores between the grid's
-points interpolated. Both favour nobody: the first repeats itself easily, the second only where nothing is removed.
+points interpolated. In the first, settings are easily repeated; in the second, only where nothing is removed.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import inf, log
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypedDict
 
 import numpy as np
 import optuna
@@ -30,9 +31,9 @@ from rich.table import Table
 from scipy.interpolate import RegularGridInterpolator
 
 from stkd.orchestrator.searching import StudySearcher, parameter_space, scheduler
-from stkd.orchestrator.study import Settings, Study
+from stkd.orchestrator.study import Study
 from stkd.orchestrator.trial import SCORE
-from stkd.search_spaces.distributions import Choice, LogUniform, QUniform, Uniform
+from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, Uniform
 from stkd.search_spaces.reading import read_space
 from stkd.search_spaces.schema import Space
 
@@ -43,8 +44,21 @@ NEAR = {"half a point": 0.005, "a tenth": 0.001}
 """How far from the best student's score one may be to count as found."""
 EPOCHS = 40
 """After so many, the best student so far is compared: some 20 trials, since most are stopped early."""
+KEYS = ("interpolation", "sparsity", "temperature")
+CONSOLE = Console(width=120)
+Settings = Mapping[str, Any]
 Scores = Sequence[float]
 """Of one student, after each epoch."""
+
+
+class Student(TypedDict):
+    """A line of the recorded table."""
+
+    interpolation: float
+    sparsity: float
+    temperature: float
+    mask: str
+    scores: list[float]
 
 
 class Grid:
@@ -52,8 +66,10 @@ class Grid:
 
     name = "grid"
 
-    def __init__(self, students: list[dict[str, float | str | list[float]]]) -> None:
-        self._students = {self._point(student): student for student in students}
+    def __init__(self, students: list[Student]) -> None:
+        self._students = {
+            (student["interpolation"], student["sparsity"], student["temperature"]): student for student in students
+        }
         self._axes = [sorted(set(values)) for values in zip(*self._students, strict=True)]
         self.best = max(max(student["scores"]) for student in students)
         self.epochs = len(students[0]["scores"])
@@ -70,15 +86,15 @@ class Grid:
 
     def scores(self, settings: Settings) -> Scores:
         """How the student of these settings learns."""
-        return self._students[self._point(settings)]["scores"]
+        return self._student(settings)["scores"]
 
     def effective(self, settings: Settings) -> str:
         """What the settings come to: the units removed, and the temperature."""
-        return f"{self._students[self._point(settings)]['mask']} {settings['temperature']}"
+        return f"{self._student(settings)['mask']} {settings['temperature']}"
 
-    @staticmethod
-    def _point(settings: Settings) -> tuple[float, ...]:
-        return tuple(round(settings[key], 4) for key in ("interpolation", "sparsity", "temperature"))
+    def _student(self, settings: Settings) -> Student:
+        interpolation, sparsity, temperature = (round(settings[key], 4) for key in KEYS)
+        return self._students[interpolation, sparsity, temperature]
 
 
 class Between(Grid):
@@ -86,7 +102,7 @@ class Between(Grid):
 
     name = "between"
 
-    def __init__(self, students: list[dict[str, float | str | list[float]]]) -> None:
+    def __init__(self, students: list[Student]) -> None:
         super().__init__(students)
         scores = [student["scores"] for _, student in sorted(self._students.items())]
         shape = [len(axis) for axis in self._axes]
@@ -107,7 +123,8 @@ class Between(Grid):
     def scores(self, settings: Settings) -> Scores:
         """How the student of these settings learns."""
         point = (settings["interpolation"], settings["sparsity"], log(settings["temperature"]))
-        return self._surface(point).ravel().tolist()
+        scores: list[float] = self._surface(point).ravel().tolist()
+        return scores
 
     def effective(self, settings: Settings) -> str:
         """What the settings come to: lambda means nothing where nothing is removed."""
@@ -115,7 +132,7 @@ class Between(Grid):
         return f"{interpolation} {settings['sparsity']} {settings['temperature']}"
 
 
-def _space(epochs: int, **search: Uniform | LogUniform | QUniform | Choice) -> Space:
+def _space(epochs: int, **search: Distribution) -> Space:
     quickstart = read_space(Path("quickstart"), ["trials.scheduler.asha.reduction_factor=3"])
     training = quickstart.training.model_copy(update={"epochs": epochs})
     return quickstart.model_copy(update={"search": search, "training": training})
@@ -146,10 +163,11 @@ class Trial:
     """A trial as a scheduler knows it, and how far it has come."""
 
     trial_id: str
+    student: str
     scores: Scores
     epoch: int = 0
 
-    def step(self) -> dict[str, float | bool | str]:
+    def step(self) -> dict[str, Any]:
         """Train an epoch, and report as a real trial does."""
         self.epoch += 1
         finished = self.epoch == len(self.scores)
@@ -163,43 +181,49 @@ class Trial:
 
 
 class Simulation:
-    """One search. `found` tells for each target how many epochs all trials together had taken when it was reached."""
+    """One search. As in a sweep, a student that was trained to its end is not trained again, whoever asks for it."""
 
     def __init__(self, grid: Grid, searcher: Searcher, scheduler: TrialScheduler, workers: int) -> None:
         self._grid, self._searcher, self._scheduler, self._workers = grid, searcher, scheduler, workers
         self._live: list[tuple[float, int, Trial]] = []
-        self._begun = self.spent = 0
-        self._now = 0.0
-        self.course: list[float] = []
+        """When each running trial ends its epoch."""
+        self._finished: set[str] = set()
+        self._begun = 0
 
     def run(self) -> list[float]:
-        """The best score after each epoch that was spent."""
-        while self._fill():
-            self._now, number, trial = heapq.heappop(self._live)
+        """The best score after each epoch that was trained."""
+        course: list[float] = []
+        best, now = -inf, 0.0
+        while self._fill(now):
+            now, number, trial = heapq.heappop(self._live)
+            replayed = trial.student in self._finished
             result = trial.step()
-            self.course.append(max([*self.course[-1:], float(result[SCORE])]))
+            best = max(best, result[SCORE])
+            if not replayed:
+                course.append(best)
             if self._goes_on(trial, result):
-                heapq.heappush(self._live, (self._now + 1, number, trial))
-        return self.course
+                heapq.heappush(self._live, (now if replayed else now + 1, number, trial))
+        return course
 
-    def _fill(self) -> bool:
+    def _fill(self, now: float) -> bool:
         """Give every free worker a trial; returns whether any works."""
         while len(self._live) < self._workers and self._begun < TRIALS:
             settings = self._searcher.suggest(f"trial-{self._begun}")
             if not isinstance(settings, dict):
                 break
-            trial = Trial(f"trial-{self._begun}", self._grid.scores(settings))
+            trial = Trial(f"trial-{self._begun}", self._grid.effective(settings), self._grid.scores(settings))
             self._scheduler.on_trial_add(None, trial)
-            heapq.heappush(self._live, (self._now + 1, self._begun, trial))
+            heapq.heappush(self._live, (now + 1, self._begun, trial))
             self._begun += 1
         return bool(self._live)
 
-    def _goes_on(self, trial: Trial, result: dict[str, float | bool | str]) -> bool:
+    def _goes_on(self, trial: Trial, result: dict[str, Any]) -> bool:
         """Tell scheduler and searcher, as Tune does; returns whether the trial has another epoch."""
         stopped = result["done"] or self._scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP
         if stopped:
             self._scheduler.on_trial_complete(None, trial, result)
             self._searcher.on_trial_complete(trial.trial_id, result)
+            self._finished |= {trial.student} if result["finished"] else set()
         else:
             self._searcher.on_trial_result(trial.trial_id, result)
         return not stopped
@@ -217,15 +241,13 @@ def compare(grid: Grid, seeds: int, workers: int) -> Table:
     table = Table("", *headings, f"below the best after {EPOCHS}", title=title, title_justify="left")
     for name, make in SEARCHERS.items():
         courses = []
-        for seed in track(range(seeds), name, transient=True):
+        for seed in track(range(seeds), name, transient=True, disable=not CONSOLE.is_terminal):
             with TemporaryDirectory() as folder:
                 searcher = make(grid, seed, workers, Path(folder))
                 courses.append(Simulation(grid, searcher, scheduler(grid.space()), workers).run())
         below = [100 * (grid.best - course[min(EPOCHS, len(course)) - 1]) for course in courses]
-        near = [
-            quartiles([epochs_until(course, grid.best - distance) for course in courses]) for distance in NEAR.values()
-        ]
-        table.add_row(name, *near, f"{np.mean(below):.2f} points")
+        spent = [[epochs_until(course, grid.best - distance) for course in courses] for distance in NEAR.values()]
+        table.add_row(name, *map(quartiles, spent), f"{np.mean(below):.2f} points")
     return table
 
 
@@ -245,7 +267,7 @@ def main() -> None:
     optuna.logging.set_verbosity(logging.WARNING)
     students = json.loads(arguments.table.read_text())["students"]
     for grid in (Grid(students), Between(students)):
-        Console().print(compare(grid, arguments.seeds, arguments.workers))
+        CONSOLE.print(compare(grid, arguments.seeds, arguments.workers))
 
 
 if __name__ == "__main__":

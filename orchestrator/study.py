@@ -62,6 +62,7 @@ class Study:
         self._known = {trial.user_attrs[EFFECTIVE]: trial.number for trial in reversed(handed_out)}
         self._lost = [trial.number for trial in handed_out if trial.state is TrialState.RUNNING]
         self._running: dict[str, int] = {}
+        self._all_known = False
 
     @property
     def running(self) -> int:
@@ -89,8 +90,9 @@ class Study:
         """Settings for a new trial; None where there is nothing left to try, or nothing that is not running already."""
         if self._lost:
             return self._hand_out_again(trial, self._lost.pop(0))
-        settings = self._choose()
+        settings = None if self._all_known else self._choose()
         if settings is None:
+            self._all_known = True  # and stays so: it costs nothing to be asked again
             if not self._running:
                 self._study.set_user_attr(EXHAUSTED, True)
             return None
