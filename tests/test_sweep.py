@@ -227,7 +227,7 @@ def test_a_search_ends_where_everything_that_differs_is_trained(swept: Swept) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing is left to try after 1 of 4 trials" in done.stdout
     sweep = swept.storage.find_sweep()
-    (trial,) = read_results(sweep)["remarks"].trials.values()
+    (trial,) = read_results(sweep)["remarks"].of_phase("search")
     assert trial.status == "finished"
 
     study = load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(sweep.task("remarks").study))))
@@ -237,7 +237,7 @@ def test_a_search_ends_where_everything_that_differs_is_trained(swept: Swept) ->
 
     again = stkd("sweep", "--resume", sweep.sweep_id, "--storage", swept.storage.root)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert len(read_results(sweep)["remarks"].trials) == 1
+    assert len(read_results(sweep)["remarks"].of_phase("search")) == 1
 
 
 @contextmanager
