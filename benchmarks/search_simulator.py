@@ -30,9 +30,9 @@ from rich.progress import track
 from rich.table import Table
 from scipy.interpolate import RegularGridInterpolator
 
+from stkd.orchestrator.history import SCORE
 from stkd.orchestrator.searching import StudySearcher, parameter_space, scheduler
 from stkd.orchestrator.study import Study
-from stkd.orchestrator.trial import SCORE
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, Uniform
 from stkd.search_spaces.reading import read_space
 from stkd.search_spaces.schema import Space
