@@ -50,6 +50,10 @@ class Display(Observer):
         train, validation, test = (len(split) for split in (data.train, data.validation, data.test))
         verb = "goes on" if resumed else "begins"
         self._line(f"{data.task.name} {verb}: {train:,} training, {validation:,} validation, {test:,} test examples")
+        for name, split in (("validation", data.validation), ("test", data.test)):
+            if repeated := split.count_in(data.train):
+                share = percent(repeated / len(split))
+                self._line(f"note: {repeated:,} {name} examples ({share} %) are in the training data, word for word")
         if self._console.is_terminal:
             one_line = Column(no_wrap=True, overflow="ellipsis")
             text = TextColumn("{task.description}", markup=False, table_column=one_line)

@@ -110,3 +110,9 @@ def test_the_seed_decides_what_is_held_out() -> None:
 def test_too_few_training_examples_are_refused(count: int, wanted: int | None) -> None:
     with pytest.raises(UserError, match=rf"data\.selection held_out cannot take \d+ of {count} training examples"):
         three(examples(count), examples(5, "v"), None, config(held_out_examples=wanted))
+
+
+def test_examples_that_are_in_training_too_are_counted_by_text_and_pair() -> None:
+    train = Examples(["a", "b", "b"], ["x", "y", "z"], [0, 1, 1])
+    assert Examples(["a", "b", "b", "c"], ["x", "y", "other", "x"], [1, 0, 0, 0]).count_in(train) == 2
+    assert Examples(["a", "c"], None, [0, 1]).count_in(Examples(["a"], None, [0])) == 1

@@ -245,8 +245,10 @@ def test_every_key_of_the_users_section_reaches_deepspeed(case: Case) -> None:
     settings = deepspeed_settings(tiny_training(), ONE, overrides)
     assert overrides.items() <= settings.items()
     assert "gradient_accumulation_steps" in settings
-    engine = Engine(case.load().to(ONE.device), tiny_training(), 4, ONE, {"gradient_clipping": 0.3})
-    assert engine._engine.gradient_clipping() == 0.3
+    engine = Engine(
+        case.load().to(ONE.device), tiny_training(), 4, ONE, {"gradient_clipping": 0.3, "steps_per_print": 7}
+    )
+    assert (engine._clipping, engine._engine.steps_per_print()) == (0.3, 7)
     engine.close()
 
 

@@ -14,6 +14,7 @@ from stkd.trainers.errors import UserError
 from stkd.trainers.families import family_of
 from stkd.trainers.lean_imports import unimportable
 from stkd.trainers.ranks import Ranks, join
+from stkd.trainers.vocabulary import TrainedRows
 
 with unimportable("mlflow"):  # its autotuner would import it: seconds in every rank, for nothing
     import deepspeed
@@ -35,16 +36,19 @@ class Engine:
         join(ranks)
         optimizer = torch.optim.AdamW(_parameter_groups(model, training), lr=training.learning_rate, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, round(training.warmup * total_steps), total_steps)
+        table = model.get_input_embeddings()
+        self._rows = table if isinstance(table, TrainedRows) else None
+        self._optimizer, self._weight_decay = optimizer, training.weight_decay
         self._micro_batch_share = ranks.size * training.accumulation
+        settings = deepspeed_settings(training, ranks, overrides)
+        alone = ranks.size == 1 and not settings["zero_optimization"].get("stage")
+        # alone, a rank would still clip its gradients weight by weight and reduce their norm: a twentieth of a
+        # small student's step; and it would copy them all into buckets and back: a fifth
+        self._clipping = settings.pop("gradient_clipping") if alone else 0.0
         self._engine, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=optimizer,
-            lr_scheduler=schedule,
-            config=deepspeed_settings(training, ranks, overrides),
-            dist_init_required=False,
+            model=model, optimizer=optimizer, lr_scheduler=schedule, config=settings, dist_init_required=False
         )
-        if ranks.size == 1 and self._engine.zero_optimization_stage() == 0:
-            # alone, a rank would still copy all its gradients into buckets and back: a fifth of a small student's step
+        if alone:
             self._engine.enable_backward_allreduce = False
 
     @property
@@ -72,7 +76,13 @@ class Engine:
 
     def step(self) -> None:
         """End a micro-batch; at the last one of a global batch the weights move."""
+        learning_rate = self._optimizer.param_groups[0]["lr"]
+        moves = self._engine.is_gradient_accumulation_boundary()
+        if moves and self._clipping:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clipping)
         self._engine.step()
+        if moves and self._rows is not None:
+            self._rows.stepped(learning_rate * self._weight_decay)
 
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and schedule in DeepSpeed's own format. Every rank calls it."""

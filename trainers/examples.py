@@ -20,6 +20,14 @@ class Examples:
         """Return the number of examples."""
         return len(self.labels)
 
+    def count_in(self, others: "Examples") -> int:
+        """Return how many of these examples have a text, or a pair of texts, that is among the others too."""
+        known = set(others._contents())
+        return sum(content in known for content in self._contents())
+
+    def _contents(self) -> list[tuple[str, str]]:
+        return list(zip(self.texts, self.pairs or [""] * len(self.texts), strict=True))
+
 
 @dataclass(frozen=True)
 class Splits:

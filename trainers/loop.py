@@ -18,6 +18,7 @@ from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.losses import distillation_losses, task_losses
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.tasks import Kind
+from stkd.trainers.vocabulary import train_rows
 
 LossFunction = Callable[[Tensor, Batch], Tensor]
 """From raw logits (B, C) and their batch to one loss an example, (B,)."""
@@ -93,7 +94,10 @@ class Training:
         self.epoch = 0
         self._data, self._losses, self._training, self._ranks = data, losses, training, ranks
         steps = math.ceil(len(data) / training.batch_size) * training.epochs
-        self.engine = Engine(model.to(ranks.device), training, steps, ranks, deepspeed)
+        model.to(ranks.device)
+        if deepspeed.get("zero_optimization", {}).get("stage") != 3:  # which divides every weight among the ranks
+            train_rows(model, data.input_ids, data.pad_id)
+        self.engine = Engine(model, training, steps, ranks, deepspeed)
 
     def run_epoch(self) -> list[float]:
         """Train on every example once; returns the mean loss of each step. Raises NonFiniteLossError."""
