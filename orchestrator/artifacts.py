@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from time import perf_counter
 from typing import Any
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
 RECORD = "artifact.json"
 
@@ -39,9 +40,11 @@ class ArtifactStore:
         self.root.mkdir(parents=True, exist_ok=True)
         aside = Path(mkdtemp(prefix=f".{stage}-", dir=self.root))
         aside.chmod(0o755)
+        start = perf_counter()
         try:
             yield aside
-            (aside / RECORD).write_text(json.dumps({"stage": stage, "inputs": inputs}, indent=2, default=str))
+            record = {"stage": stage, "inputs": inputs, "seconds": perf_counter() - start}
+            (aside / RECORD).write_text(json.dumps(record, indent=2, default=str))
             try:
                 aside.rename(self.path(stage, inputs))
             except OSError:
@@ -49,6 +52,12 @@ class ArtifactStore:
                     raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def seconds_of(artifact: Path) -> float:
+    """What it took to make a finished artifact."""
+    record: dict[str, Any] = json.loads((artifact / RECORD).read_text())
+    return float(record["seconds"])
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:

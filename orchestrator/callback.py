@@ -1,6 +1,7 @@
 """Ray Tune's events as the sweep's own."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -17,6 +18,7 @@ from stkd.orchestrator.layout import TaskFolder
 from stkd.orchestrator.phases import role_of, values_of
 from stkd.orchestrator.results import Phase, Status, TrialResult
 from stkd.search_spaces.schema import Space
+from stkd.trainers.stopwatch import from_metrics
 
 
 class SweepCallback(Callback):  # type: ignore[misc]
@@ -39,6 +41,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
         self._space, self._folder, self._observer, self._phase = space, folder, observer, phase
         self.trials = dict(known)
         self._clocks: dict[str, float] = {}
+        self._last_heard: dict[str, float] = {}
         SweepCallback.active = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -51,6 +54,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
         begun = TrialResult(trial.trial_id, values, "running", self._phase, role)
         known = self.trials.get(trial.trial_id, begun)
         self._clocks[trial.trial_id] = monotonic() - known.seconds
+        self._last_heard[trial.trial_id] = monotonic()
         self._observer.trial_started(self._keep(known, status="running"))
 
     @override
@@ -62,7 +66,10 @@ class SweepCallback(Callback):  # type: ignore[misc]
         measured = result["measured"]
         if result["failure"]:
             return
-        changes: dict[str, Any] = {"epochs": int(measured["epoch"])}
+        self._last_heard[trial.trial_id] = monotonic()
+        changes: dict[str, Any] = {"epochs": int(measured["epoch"]), "saved": known.saved + result["saved"]}
+        if not result["taken_over"]:
+            changes["phases"] = dict(Counter(known.phases) + Counter(from_metrics(measured)))
         if result["improved"]:
             changes |= {"metrics": measured, "student": result["student"]}
         self._observer.trial_epoch(self._keep(known, **changes), measured)
@@ -75,6 +82,13 @@ class SweepCallback(Callback):  # type: ignore[misc]
             self._end(trial, "failed", last["failure"])
         else:
             self._end(trial, "finished" if last.get("finished") else "stopped")
+
+    @override
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """A trial has failed, and will be tried again from its last epoch."""
+        known = self.trials[trial.trial_id]
+        lost = monotonic() - self._last_heard[trial.trial_id]
+        self._observer.trial_retried(self._keep(known, lost=known.lost + lost))
 
     @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:

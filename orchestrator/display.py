@@ -17,6 +17,7 @@ STAGES = {
     "data": "tokenising the data",
     "student_data": "tokenising the data for the student",
     "teacher": "fine-tuning the teacher",
+    "logits": "running the dense teacher over the training data",
     "trial_student": "distilling the trial student from the dense teacher",
     "importance": "scoring the teacher's heads and neurons for the student's cut",
     "scores": "scoring the teacher's heads and neurons",

@@ -35,6 +35,12 @@ class Observer:
     def trial_ended(self, trial: TrialResult) -> None:
         """A trial has finished, was stopped early, or failed."""
 
+    def trial_retried(self, trial: TrialResult) -> None:
+        """A trial has failed, and will be tried again from its last epoch."""
+
+    def testing_started(self) -> None:
+        """The test split is about to be read."""
+
     def tested(self, result: FinalScore) -> None:
         """A model has been measured on the test split."""
 
@@ -92,6 +98,16 @@ class Observers(Observer):
             observer.trial_ended(trial)
 
     @override
+    def trial_retried(self, trial: TrialResult) -> None:
+        for observer in self._observers:
+            observer.trial_retried(trial)
+
+    @override
+    def testing_started(self) -> None:
+        for observer in self._observers:
+            observer.testing_started()
+
+    @override
     def tested(self, result: FinalScore) -> None:
         for observer in self._observers:
             observer.tested(result)
@@ -127,6 +143,10 @@ class ResultsObserver(Observer):
 
     @override
     def trial_ended(self, trial: TrialResult) -> None:
+        self._file.append(trial)
+
+    @override
+    def trial_retried(self, trial: TrialResult) -> None:
         self._file.append(trial)
 
     @override

@@ -6,6 +6,7 @@ from typing import Any
 
 from stkd.search_spaces.schema import Space
 from stkd.trainers.specs import EpochReport
+from stkd.trainers.stopwatch import Phase, as_metrics
 from stkd.trainers.tasks import Task
 
 HISTORY = "history.json"
@@ -33,14 +34,16 @@ def trial_inputs(space: Space, task: Task, teacher: Path, mask: str, student: Ma
     }
 
 
-def epoch_entry(report: EpochReport, student: str, teacher_examples: int) -> dict[str, Any]:
+def epoch_entry(
+    report: EpochReport, student: str, teacher_examples: int, seconds: Mapping[Phase, float]
+) -> dict[str, Any]:
     """An epoch as it is reported to Ray Tune and kept. `student` is the artifact of the best student so far."""
     measured: Mapping[str, float] = report.measured
     if report.failure:
         return {SCORE: WORST_SCORE, "measured": {}, "student": student, "finished": False, "failure": report.failure}
     return {
         SCORE: measured["best_score"],
-        "measured": {**measured, "teacher_examples": teacher_examples},
+        "measured": {**measured, "teacher_examples": teacher_examples, **as_metrics(seconds)},
         "improved": report.improved,
         "student": student,
         "finished": report.done,

@@ -9,6 +9,7 @@ from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
 from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.ledger import Account
 from stkd.orchestrator.results import Evidence, FinalScore, StageResult, TaskResults, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.schema import Space
@@ -145,6 +146,13 @@ class Recorder(Observer):
         self._tracker.log_metrics(self._parent, {**best.metrics, **tested}, 0)
         self._tracker.set_tags(self._parent, {"stkd.best_trial": best.trial, "stkd.best": best.name})
         self._tracker.set_tags(self._key(best.trial), {"stkd.best": "true"})
+
+    def record_account(self, account: Account) -> None:
+        """Put on the parent run what the devices were held for, in device-hours."""
+        held = {"trials": account.trials, **account.stages, "lost": account.lost}
+        saved = {"saved_by_stopping": account.saved_by_stopping, "saved_by_artifacts": account.saved_by_artifacts}
+        hours = {f"{account.unit}_hours_{name}": seconds / 3600 for name, seconds in {**held, **saved}.items()}
+        self._tracker.log_metrics(self._parent, {f"{account.unit}_hours": account.held / 3600, **hours}, 0)
 
     def _start(self, key: str, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         if key not in self._started:

@@ -26,6 +26,8 @@ class StageResult:
     seconds: float
     taken_over: bool
     metrics: Mapping[str, float] = field(default_factory=dict)
+    saved: float = 0.0
+    """Seconds that it took when it was computed, where it was taken over."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class TrialResult:
     """Folder of the student of the best epoch, among the artifacts."""
     reason: str = ""
     """Why it failed."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by what they went to, see `stkd.trainers.stopwatch`."""
+    saved: float = 0.0
+    """Seconds that others spent before, on what it took over."""
+    lost: float = 0.0
+    """Seconds between an epoch's end and a failure that it was retried after."""
 
     @property
     def score(self) -> float:
@@ -55,6 +63,24 @@ class TrialResult:
     def name(self) -> str:
         """What the trial is for, unless it is a candidate, and its settings as one reads them."""
         return describe_as(self.role, self.values)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run of the sweep has held its devices for so far; a resume is a session of its own."""
+
+    begun: str
+    """When, in UTC."""
+    unit: str
+    """What devices are: a core, or a GPU."""
+    devices: float
+    stage_devices: float
+    trial_devices: float
+    """Held in all, by a stage, and by a trial."""
+    seconds: float
+    """Wall-clock."""
+    held: Mapping[str, float]
+    """Device-seconds by stage, by trial, and by what else there is, see `stkd.orchestrator.ledger`."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +152,8 @@ class TaskResults:
     tests: dict[str, FinalScore] = field(default_factory=dict)
     """By model."""
     evidence: Evidence | None = None
+    sessions: dict[str, Session] = field(default_factory=dict)
+    """By their beginning."""
 
     def of_phase(self, phase: Phase) -> list[TrialResult]:
         """The trials of a phase, in the order in which they began."""
@@ -137,12 +165,13 @@ class TaskResults:
         return sorted(scored, key=lambda trial: -trial.score)
 
 
-Result = StageResult | TrialResult | FinalScore | Evidence
+Result = StageResult | TrialResult | FinalScore | Evidence | Session
 KINDS: Mapping[type[Result], str] = {
     StageResult: "stage",
     TrialResult: "trial",
     FinalScore: "test",
     Evidence: "evidence",
+    Session: "session",
 }
 
 
@@ -173,6 +202,8 @@ class ResultsFile:
                     results.trials[record["trial"]] = TrialResult(**record)
                 case "test":
                     results.tests[record["model"]] = FinalScore(**record)
+                case "session":
+                    results.sessions[record["begun"]] = Session(**record)
                 case "evidence":
                     results.evidence = Evidence.from_record(record)
         return results

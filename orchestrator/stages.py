@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from stkd.orchestrator.artifacts import ArtifactStore, write_json
+from stkd.orchestrator.artifacts import ArtifactStore, seconds_of, write_json
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.results import StageResult
@@ -21,6 +21,7 @@ from stkd.trainers.errors import UserError
 from stkd.trainers.model_files import model_fingerprint
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec
+from stkd.trainers.stopwatch import as_metrics
 
 METRICS = "metrics.json"
 DENSE = "dense"
@@ -75,12 +76,15 @@ class Stages:
         """All stages; raises what a stage raised."""
         data = self._encoded("data", self._space.teacher.model)
         teacher = self._teacher(data)
+        logits = self._dense_logits(data, teacher)
         students = self._space.students()
         return Shared(
             data,
             teacher,
             {
-                student.model_dump_json(): self._student(student, data, teacher, student_label(student, students))
+                student.model_dump_json(): self._student(
+                    student, data, teacher, logits, student_label(student, students)
+                )
                 for student in students
             },
         )
@@ -91,7 +95,7 @@ class Stages:
         arguments = (self._data, model, longest)
         return self._stage(stage, inputs, lambda folder: self._host()("encode", *arguments, folder), label)
 
-    def _student(self, student: StudentConfig, data: Path, teacher: Path, label: str) -> StudentStages:
+    def _student(self, student: StudentConfig, data: Path, teacher: Path, logits: Path, label: str) -> StudentStages:
         inputs: dict[str, Any] = {"settings": student.model_dump()}
         student_data, importance = data, None
         if student.init == "pretrained":
@@ -101,9 +105,7 @@ class Stages:
         elif student.init == "prune_units":
             importance = self._importance(data, teacher)
         inputs |= {"data": student_data.name, "importance": importance and importance.name}
-        distillation = Distillation(
-            teacher, self._dense_logits(data, teacher), student, self._dense_settings(), importance
-        )
+        distillation = Distillation(teacher, logits, student, self._dense_settings(), importance)
         trial_student = self._trial_student(distillation, student_data, inputs, label)
         scores = self._scores(data, teacher, trial_student, student_data, label)
         return StudentStages(inputs, student_data, importance, trial_student, scores)
@@ -141,7 +143,7 @@ class Stages:
         best = self._train(f"trial_student{label}", spec, folder, reports)
         student = self._store.path("trial_student", inputs).name
         with self._store.create("trial", inputs) as kept:
-            write_json(kept / HISTORY, [epoch_entry(report, student, teacher_examples=0) for report in reports])
+            write_json(kept / HISTORY, [epoch_entry(report, student, 0, report.seconds) for report in reports])
         return best
 
     def _dense_settings(self) -> DistillationConfig:
@@ -150,10 +152,11 @@ class Stages:
 
     def _dense_logits(self, data: Path, teacher: Path) -> Path:
         inputs = {"data": data.name, "teacher": teacher.name, "mask": DENSE}
-        if self._store.find("logits", inputs) is None:
-            with self._store.create("logits", inputs) as folder:
-                self._host()("save_dense_logits", teacher, data, folder)
-        return self._store.path("logits", inputs)
+
+        def compute(folder: Path) -> Mapping[str, float]:
+            return {"teacher_examples": self._host()("save_dense_logits", teacher, data, folder)}
+
+        return self._stage("logits", inputs, compute)
 
     def _importance(self, data: Path, teacher: Path) -> Path:
         settings, seed = self._space.scoring, self._space.training.seed
@@ -187,7 +190,8 @@ class Stages:
             if report.improved:
                 call("save_model", folder)
                 best = report.measured
-            self._observer.stage_epoch(stage, int(report.measured["epoch"]), spec.training.epochs, report.measured)
+            measured = {**report.measured, **as_metrics(report.seconds)}
+            self._observer.stage_epoch(stage, int(measured["epoch"]), spec.training.epochs, measured)
             done = report.done
         call("end")
         return best
@@ -207,7 +211,8 @@ class Stages:
             with self._store.create(name, inputs) as folder:
                 write_json(folder / METRICS, compute(folder) or {})
         path = self._store.path(name, inputs)
-        result = StageResult(name + label, path.name, perf_counter() - start, found is not None, read_metrics(path))
+        took, saved = perf_counter() - start, seconds_of(path) if found else 0.0
+        result = StageResult(name + label, path.name, took, found is not None, read_metrics(path), saved)
         self._observer.stage_finished(result)
         return path
 

@@ -9,7 +9,9 @@ from rich.segment import Segments
 from rich.table import Table
 
 from stkd.orchestrator.evidence import chosen_trial
+from stkd.orchestrator.ledger import Account
 from stkd.orchestrator.results import SHORT_NAMES, Evidence, Role, TaskResults
+from stkd.orchestrator.time_lines import time_lines
 from stkd.search_spaces.schema import Space
 
 SHOWN_TRIALS = 10
@@ -33,6 +35,11 @@ def print_results(console: Console, space: Space, results: TaskResults) -> None:
         console.print()
         print_whole(console, confirmed_table(results.evidence))
         console.print(results.evidence.verdict, highlight=False, soft_wrap=True)
+    account = Account.of(space, results)
+    if account is not None:
+        console.print()
+        for line in time_lines(account):
+            console.print(line, highlight=False, soft_wrap=True)
     if space.data.selection == "official":
         console.print(OFFICIAL, highlight=False, soft_wrap=True)
 

@@ -8,8 +8,9 @@ from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.events import Observers, ResultsObserver
-from stkd.orchestrator.hosting import stage_host
+from stkd.orchestrator.hosting import device_plan, stage_host
 from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.ledger import Account, Ledger
 from stkd.orchestrator.phases import Planned, confirmations, controls
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import Phase, ResultsFile, TaskResults
@@ -39,7 +40,9 @@ class TaskSweep:
         self._file = ResultsFile(self._folder.results)
         self._store = ArtifactStore(storage.artifacts)
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
-        self._observer = Observers([ResultsObserver(self._file), self._recorder, Display(console)])
+        self._observer = Observers(
+            [ResultsObserver(self._file), Ledger(self._file, device_plan(space)), self._recorder, Display(console)]
+        )
 
     def run(self) -> bool:
         """Returns whether the task came to its end; what is there from before an interruption is not done again."""
@@ -56,6 +59,7 @@ class TaskSweep:
             shared = Stages(self._space, self._data, self._store, self._observer, host).run()
         if not self._trials(shared):
             return False
+        self._observer.testing_started()
         with stage_host(self._space) as host:
             models = tested_models(self._space, self._results(), shared, self._store)
             for tested in measure_on_test(models, self._data.task, self._store, host):
@@ -64,6 +68,9 @@ class TaskSweep:
         if evidence:
             self._observer.weighed(evidence)
         self._recorder.record_best(self._results())
+        account = Account.of(self._space, self._results())
+        if account is not None:
+            self._recorder.record_account(account)
         return True
 
     def _trials(self, shared: Shared) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from stkd.cluster.gang import Gang
-from stkd.orchestrator.artifacts import ArtifactStore, write_json
+from stkd.orchestrator.artifacts import ArtifactStore, seconds_of, write_json
 from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.hosting import WORKER
 from stkd.orchestrator.layout import Storage, TaskFolder
@@ -18,6 +19,7 @@ from stkd.orchestrator.phases import values_of
 from stkd.orchestrator.stages import Shared, StudentStages
 from stkd.search_spaces.schema import Space
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec
+from stkd.trainers.stopwatch import from_metrics, wall_clock
 from stkd.trainers.tasks import Task
 
 POINTER = "checkpoint.json"
@@ -55,6 +57,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
         """Start the ranks; the job itself begins with the first step, so that what goes wrong there is the trial's."""
         self._plan = plan
+        self._watch = wall_clock("start")
         resources = plan.space.resources
         self._gang = Gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
         self._reset(config)
@@ -62,6 +65,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial's settings."""
         self._gang.call("end")
+        self._watch.read()
         self._reset(new_config)
         return True
 
@@ -71,17 +75,26 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._history: list[dict[str, Any]] = []
         self._known: list[dict[str, Any]] = []
         self._teacher_examples = 0
+        self._saved = 0.0
         self._begun = False
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch and report; where the same trial was run to its end before, report what it found."""
+        """Train an epoch and report; where the same trial was run to its end before, report what it found.
+
+        `saved` are the seconds that it took others to make what was taken over for this epoch.
+        """
+        self._watch.enter("start")
         self._begin()
         report = self._known[len(self._history)] if self._known else self._train()
+        saved = sum(from_metrics(report["measured"]).values()) if self._known else self._saved
+        self._saved = 0.0
         self._history.append(report)
         if report["finished"] and not self._known:
             with self._plan.store.create("trial", self._inputs) as folder:
                 write_json(folder / HISTORY, self._history)
-        return report | {"done": report["finished"] or bool(report["failure"])}
+        self._watch.enter("waiting")
+        done = report["finished"] or bool(report["failure"])
+        return report | {"done": done, "saved": saved, "taken_over": bool(self._known)}
 
     def _begin(self) -> None:
         if self._begun:
@@ -100,10 +113,15 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def _begin_job(self, space: Space, mask: str, student: StudentStages) -> None:
         shared, store, settings = self._plan.shared, self._plan.store, space.distillation
         inputs = {"data": shared.data.name, "teacher": shared.teacher.name, "mask": mask}
-        if store.find("logits", inputs) is None:
+        found = store.find("logits", inputs)
+        if found is not None:
+            self._saved = seconds_of(found)
+        else:
+            self._watch.enter("teacher")
             with store.create("logits", inputs) as folder:
                 arguments = (shared.teacher, student.scores, settings, space.training.seed, shared.data, folder)
                 self._teacher_examples = self._gang.call("save_sparse_logits", *arguments)
+            self._watch.enter("start")
         logits = store.path("logits", inputs)
         distillation = Distillation(shared.teacher, logits, space.student, settings, student.importance)
         task, training = self._plan.task, space.training
@@ -111,11 +129,16 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._gang.call("begin", spec)
 
     def _train(self) -> dict[str, Any]:
+        seconds = Counter(self._watch.read())
         report: EpochReport = self._gang.call("run_epoch")
+        self._watch.read()
+        self._watch.enter("checkpoint")
         student = self._history[-1]["student"] if self._history else ""
         if report.improved and not report.failure:
             student = self._publish(len(self._history) + 1, student)
-        return epoch_entry(report, student, self._teacher_examples)
+        seconds.update(report.seconds)
+        seconds.update(self._watch.read())
+        return epoch_entry(report, student, self._teacher_examples, seconds)
 
     def _publish(self, epoch: int, previous: str) -> str:
         """Store the student as it stands; the one that it surpasses goes, which nobody else can know of."""
@@ -128,6 +151,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the ranks' state to storage that all nodes see, for Tune a pointer to it; the last two are kept."""
+        self._watch.enter("checkpoint")
         epoch = len(self._history)
         folder = self._checkpoints / f"epoch-{epoch}"
         if not self._known:
@@ -135,6 +159,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             shutil.rmtree(self._checkpoints / f"epoch-{epoch - 2}", ignore_errors=True)
         pointer = {"folder": str(folder), "history": self._history, "teacher_examples": self._teacher_examples}
         write_json(Path(checkpoint_dir) / POINTER, pointer)
+        self._watch.enter("waiting")
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on from a checkpoint."""

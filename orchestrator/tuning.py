@@ -8,10 +8,11 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from stkd.cluster.connection import bundles, concurrent_jobs
+from stkd.cluster.connection import bundles
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.history import SCORE
+from stkd.orchestrator.hosting import concurrent_trials
 from stkd.orchestrator.phases import Planned
 from stkd.orchestrator.searching import exhausted, parameter_space, samples, scheduler, searcher
 from stkd.orchestrator.trial import Trial, TrialPlan
@@ -26,7 +27,7 @@ class Tuning:
         request = (resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
         group = tune.PlacementGroupFactory(bundles(*request), strategy="PACK")
         self._trainable = tune.with_resources(tune.with_parameters(Trial, plan=plan), group)
-        self._concurrent = min(concurrent_jobs(*request), plan.space.trials.concurrent or concurrent_jobs(*request))
+        self._concurrent = concurrent_trials(plan.space)
 
     def search(self) -> bool:
         """Run the search; returns whether it found nothing more to try before its last trial."""

@@ -107,6 +107,19 @@ def test_the_end_says_what_several_seeds_say(swept: Swept) -> None:
     assert "finalists and controls over fresh seeds" in swept.screen
 
 
+def test_the_account_of_the_devices_agrees_with_the_watches_of_the_trials(swept: Swept) -> None:
+    (session,) = swept.results.sessions.values()
+    assert sum(session.held.values()) == pytest.approx(session.seconds * session.devices, rel=0.02)
+    trained = [trial for trial in swept.trials("finished") if not trial.saved]
+    assert trained
+    for trial in trained:
+        assert {"data", "forward", "backward", "step", "evaluation", "checkpoint"} <= trial.phases.keys()
+    # the first one's watch starts with its ranks, before Tune says so; after its last report a trial has no watch
+    watched = sum(sum(trial.phases.values()) for trial in trained[1:])
+    assert watched <= sum(session.held[trial.trial] for trial in trained[1:]) * session.trial_devices * 1.02
+    assert "core-hours on" in swept.screen
+
+
 def test_a_loss_that_is_not_finite_fails_its_trial_with_the_reason(swept: Swept) -> None:
     failed = swept.trials("failed")
     assert len(failed) == 4

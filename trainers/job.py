@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import score_units
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import LABELS, LOGITS, Distillation, JobSpec
+from stkd.trainers.stopwatch import Phase
 from stkd.trainers.students import start_student
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, sliced
@@ -52,6 +52,7 @@ class Job:
     def __init__(self, spec: JobSpec, ranks: Ranks) -> None:
         self._spec, self._ranks = spec, ranks
         self.progress = Progress()
+        self.seconds: dict[Phase, float] = {}
         self._mask: UnitMask | None = None
         self._validation = EncodedExamples.load(spec.data / VALIDATION)
         model, losses = self._fine_tuning() if spec.distillation is None else self._distillation(spec.distillation)
@@ -71,15 +72,18 @@ class Job:
         return student.model, distillation_loss(teacher, self._spec.task.kind, distillation.settings)
 
     def run_epoch(self) -> dict[str, float]:
-        """Train an epoch and evaluate; returns the epoch's loss, the task's metrics, `score`, sizes and seconds.
+        """Train an epoch and evaluate; returns the epoch's loss, the task's metrics, `score`, and sizes.
 
-        Afterwards `improved` and `progress.done` say whether the model is the best so far, and whether the job is over.
+        Afterwards `improved` and `progress.done` say whether the model is the best so far, and whether the job is over,
+        and `seconds` where the epoch's time went.
         """
-        start = perf_counter()
+        watch = self._training.watch
+        watch.read()
         losses = self._training.run_epoch()
-        trained = perf_counter()
-        metrics = self._evaluate()
-        evaluated = perf_counter()
+        watch.enter("evaluation")
+        metrics, latency = self._evaluate(), self._milliseconds()
+        watch.enter("waiting")
+        self.seconds = watch.read()
         self._advance(metrics["score"])
         return {
             "epoch": float(self.progress.epoch),
@@ -87,9 +91,7 @@ class Job:
             **metrics,
             "best_score": self.progress.best_score,
             **self._size,
-            "milliseconds_per_example": self._milliseconds(),
-            "seconds_training": trained - start,
-            "seconds_evaluation": evaluated - trained,
+            "milliseconds_per_example": latency,
         }
 
     @property

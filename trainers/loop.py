@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from stkd.trainers.engine import Engine
 from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.losses import distillation_losses, task_losses
 from stkd.trainers.ranks import Ranks
+from stkd.trainers.stopwatch import Phase, Stopwatch, wall_clock
 from stkd.trainers.tasks import Kind
 from stkd.trainers.vocabulary import train_rows
 
@@ -92,6 +94,7 @@ class Training:
         deepspeed: Mapping[str, Any],
     ) -> None:
         self.epoch = 0
+        self.watch = device_watch(ranks.device, "waiting")
         self._data, self._losses, self._training, self._ranks = data, losses, training, ranks
         steps = math.ceil(len(data) / training.batch_size) * training.epochs
         model.to(ranks.device)
@@ -101,6 +104,7 @@ class Training:
 
     def run_epoch(self) -> list[float]:
         """Train on every example once; returns the mean loss of each step. Raises NonFiniteLossError."""
+        self.watch.enter("data")
         self.engine.train()
         torch.manual_seed(self._training.seed * 1_000_003 + self.epoch * 1009 + self._ranks.rank)
         order = epoch_order(self._data.lengths, self._training.batch_size, self._training.seed, self.epoch)
@@ -120,9 +124,13 @@ class Training:
         shares = micro_batches(indices, self._training.accumulation, self._ranks.rank, self._ranks.size)
         for share, weights in shares:
             batch = self._data.batch(share, self._ranks.device, weights)
+            self.watch.enter("forward")
             loss_sum = (self._losses(self.engine.logits(batch), batch) * batch.weights).sum()
+            self.watch.enter("backward")
             self.engine.backward(loss_sum, len(indices))
+            self.watch.enter("step")
             self.engine.step()
+            self.watch.enter("data")
             total += loss_sum.detach()
         return total / len(indices)
 
@@ -148,6 +156,24 @@ def predict(
             batch = data.batch(indices, ranks.device)
             logits[torch.from_numpy(indices)] = model(**batch.inputs).logits.float().cpu()
     return ranks.sum(logits)
+
+
+def device_watch(device: torch.device, phase: Phase) -> Stopwatch[Any]:
+    """A stopwatch of what a device works on: by the clock for a CPU, in the queue of a GPU."""
+    if device.type != "cuda":
+        return wall_clock(phase)
+    return Stopwatch(partial(_queued_event, device), _seconds_between, phase)
+
+
+def _queued_event(device: torch.device) -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _seconds_between(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1000
 
 
 def milliseconds_per_example(model: PreTrainedModel, data: EncodedExamples, device: torch.device) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stkd.trainers.config import DistillationConfig, StudentConfig, TrainingConfig
+from stkd.trainers.stopwatch import Phase
 from stkd.trainers.tasks import Task
 
 LOGITS, LABELS = "logits.safetensors", "labels"
@@ -46,9 +47,11 @@ class EpochReport:
     """What a job answers after an epoch."""
 
     measured: Mapping[str, float]
-    """Loss, the task's metrics, `score`, sizes and seconds; empty after a failure."""
+    """Loss, the task's metrics, `score` and sizes; empty after a failure."""
     improved: bool
     """Whether the model is the best so far."""
     done: bool
+    seconds: Mapping[Phase, float] = field(default_factory=dict)
+    """Where the epoch's time went."""
     failure: str = ""
     """Why the job cannot go on; empty while it can."""

@@ -58,7 +58,7 @@ class Worker:
             measured = self.job.run_epoch()
         except NonFiniteLossError as error:
             return EpochReport({}, improved=False, done=True, failure=str(error))
-        return EpochReport(measured, improved=self.job.improved, done=self.job.progress.done)
+        return EpochReport(measured, self.job.improved, self.job.progress.done, self.job.seconds)
 
     def save_model(self, folder: Path) -> None:
         """Write the job's model as a `transformers` folder."""
