@@ -11,6 +11,8 @@ from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
+from stkd.orchestrator.claims import claimed
+
 METHOD_VERSION = 3
 """Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
 RECORD = "artifact.json"
@@ -30,6 +32,17 @@ class ArtifactStore:
         """The finished artifact with these inputs, if there is one."""
         path = self.path(stage, inputs)
         return path if (path / RECORD).is_file() else None
+
+    @contextmanager
+    def once(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Path | None]:
+        """As `create`, by one at a time, on whatever node; None where it is there, or comes while one waits."""
+        claim = self.root / f".claim-{self.path(stage, inputs).name}"
+        with claimed(claim, lambda: self.find(stage, inputs) is not None) as ours:
+            if not ours:
+                yield None
+                return
+            with self.create(stage, inputs) as folder:
+                yield folder
 
     @contextmanager
     def create(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Path]:

@@ -205,14 +205,16 @@ class Stages:
     ) -> Path:
         """The stage's artifact, computed where it is missing; observers hear of it either way, with its label."""
         start = perf_counter()
-        found = self._store.find(name, inputs)
-        if found is None:
+        found = self._store.find(name, inputs) is not None
+        if not found:
             self._observer.stage_started(name + label)
-            with self._store.create(name, inputs) as folder:
-                write_json(folder / METRICS, compute(folder) or {})
+            with self._store.once(name, inputs) as folder:
+                found = folder is None
+                if folder is not None:
+                    write_json(folder / METRICS, compute(folder) or {})
         path = self._store.path(name, inputs)
         took, saved = perf_counter() - start, seconds_of(path) if found else 0.0
-        result = StageResult(name + label, path.name, took, found is not None, read_metrics(path), saved)
+        result = StageResult(name + label, path.name, took, found, read_metrics(path), saved)
         self._observer.stage_finished(result)
         return path
 

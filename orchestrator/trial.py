@@ -113,16 +113,15 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def _begin_job(self, space: Space, mask: str, student: StudentStages) -> None:
         shared, store, settings = self._plan.shared, self._plan.store, space.distillation
         inputs = {"data": shared.data.name, "teacher": shared.teacher.name, "mask": mask}
-        found = store.find("logits", inputs)
-        if found is not None:
-            self._saved = seconds_of(found)
-        else:
-            self._watch.enter("teacher")
-            with store.create("logits", inputs) as folder:
+        self._watch.enter("waiting")
+        with store.once("logits", inputs) as folder:
+            if folder is not None:
+                self._watch.enter("teacher")
                 arguments = (shared.teacher, student.scores, settings, space.training.seed, shared.data, folder)
                 self._teacher_examples = self._gang.call("save_sparse_logits", *arguments)
-            self._watch.enter("start")
+        self._watch.enter("start")
         logits = store.path("logits", inputs)
+        self._saved = 0.0 if self._teacher_examples else seconds_of(logits)
         distillation = Distillation(shared.teacher, logits, space.student, settings, student.importance)
         task, training = self._plan.task, space.training
         spec = JobSpec(task, student.data, training, distillation=distillation, deepspeed=space.deepspeed)
