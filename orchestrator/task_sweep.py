@@ -1,5 +1,6 @@
 """One task of a sweep, from its stages to its test: a study of its own."""
 
+import shutil
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -59,6 +60,7 @@ class TaskSweep:
             shared = Stages(self._space, self._data, self._store, self._observer, host).run()
         if not self._trials(shared):
             return False
+        shutil.rmtree(self._folder.checkpoints(""), ignore_errors=True)  # what was written as its trial was stopped
         self._observer.testing_started()
         with stage_host(self._space) as host:
             models = tested_models(self._space, self._results(), shared, self._store)

@@ -18,7 +18,7 @@ from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import values_of
 from stkd.orchestrator.stages import Shared, StudentStages
 from stkd.search_spaces.schema import Space
-from stkd.trainers.specs import Distillation, EpochReport, JobSpec
+from stkd.trainers.specs import Distillation, EpochReport, JobSpec, is_whole
 from stkd.trainers.stopwatch import from_metrics, wall_clock
 from stkd.trainers.tasks import Task
 
@@ -94,7 +94,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
                 write_json(folder / HISTORY, self._history)
         self._watch.enter("waiting")
         done = report["finished"] or bool(report["failure"])
-        return report | {"done": done, "saved": saved, "taken_over": bool(self._known)}
+        told = {"done": done, "saved": saved, "taken_over": bool(self._known)}
+        return report | told | {"training_iteration": len(self._history)}
 
     def _begin(self) -> None:
         if self._begun:
@@ -149,25 +150,33 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return self._plan.store.path("student", inputs).name
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the ranks' state to storage that all nodes see, for Tune a pointer to it; the last two are kept."""
+        """Have the ranks' state written where all nodes see it, with a pointer for Tune; the last two are kept."""
         self._watch.enter("checkpoint")
         epoch = len(self._history)
-        folder = self._checkpoints / f"epoch-{epoch}"
-        if not self._known:
-            self._gang.call("save", folder)
+        if not self._known and not self._history[-1]["finished"]:
+            self._gang.call("save", self._checkpoints / f"epoch-{epoch}")
             shutil.rmtree(self._checkpoints / f"epoch-{epoch - 2}", ignore_errors=True)
-        pointer = {"folder": str(folder), "history": self._history, "teacher_examples": self._teacher_examples}
+        pointer = {
+            "folder": str(self._checkpoints),
+            "history": self._history,
+            "teacher_examples": self._teacher_examples,
+        }
         write_json(Path(checkpoint_dir) / POINTER, pointer)
         self._watch.enter("waiting")
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Go on from a checkpoint."""
+        """Go on from the last checkpoint that was written to its end; from the start where there is none."""
         pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text())
         self._begin()
-        if not self._known:
-            self._gang.call("load", Path(pointer["folder"]))
-            self._teacher_examples = pointer["teacher_examples"]
         self._history = pointer["history"]
+        if self._known:
+            return
+        folder, ranks = Path(pointer["folder"]), self._plan.space.resources.ranks
+        while self._history and not is_whole(folder / f"epoch-{len(self._history)}", ranks):
+            self._history.pop()
+        self._teacher_examples = pointer["teacher_examples"]
+        if self._history:
+            self._gang.call("load", folder / f"epoch-{len(self._history)}")
 
     @property
     def _checkpoints(self) -> Path:

@@ -9,11 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from stkd.trainers.batches import Batch
+from stkd.trainers.checkpoints import BackgroundWriter
 from stkd.trainers.config import TrainingConfig
 from stkd.trainers.errors import UserError
 from stkd.trainers.families import family_of
 from stkd.trainers.lean_imports import unimportable
 from stkd.trainers.ranks import Ranks, join
+from stkd.trainers.specs import written
 from stkd.trainers.vocabulary import TrainedRows
 
 with unimportable("mlflow"):  # its autotuner would import it: seconds in every rank, for nothing
@@ -38,6 +40,7 @@ class Engine:
         schedule = get_linear_schedule_with_warmup(optimizer, round(training.warmup * total_steps), total_steps)
         table = model.get_input_embeddings()
         self._rows = table if isinstance(table, TrainedRows) else None
+        self._rank = ranks.rank
         self._optimizer, self._weight_decay = optimizer, training.weight_decay
         self._micro_batch_share = ranks.size * training.accumulation
         settings = deepspeed_settings(training, ranks, overrides)
@@ -50,6 +53,7 @@ class Engine:
         )
         if alone:
             self._engine.enable_backward_allreduce = False
+        self._writer = self._engine.checkpoint_engine = BackgroundWriter(self._engine._config)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -85,15 +89,21 @@ class Engine:
             self._rows.stepped(learning_rate * self._weight_decay)
 
     def save(self, folder: Path) -> None:
-        """Write weights, optimizer and schedule in DeepSpeed's own format. Every rank calls it."""
+        """Copy weights, optimizer and schedule, to be written in DeepSpeed's own format. Every rank calls it.
+
+        The training may go on meanwhile; `stkd.trainers.specs.is_whole` says when everything is there.
+        """
+        self._writer.wait()
         self._engine.save_checkpoint(str(folder), tag="engine")
+        self._writer.then(written(folder, self._rank).touch)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote; trusted folders only, since DeepSpeed unpickles."""
         self._engine.load_checkpoint(str(folder), tag="engine")
 
     def close(self) -> None:
-        """Release what the engine holds; the model stays usable."""
+        """Release what the engine holds, when everything is written; the model stays usable."""
+        self._writer.close()
         self._engine.destroy()
 
 

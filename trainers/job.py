@@ -123,11 +123,12 @@ class Job:
             save_model(self._training.engine.model, load_tokenizer(str(self._spec.data)), folder, self._mask)
 
     def save(self, folder: Path) -> None:
-        """Write all that `load` needs to go on. Every rank calls it."""
-        self._training.engine.save(folder)
+        """Have all that `load` needs to go on written, while the training goes on. Every rank calls it."""
         if self._ranks.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / REPORT).write_text(json.dumps(vars(self.progress)))
         self._ranks.barrier()
+        self._training.engine.save(folder)
 
     def load(self, folder: Path) -> None:
         """Go on from where `save` was called. Every rank calls it."""

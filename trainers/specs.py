@@ -55,3 +55,13 @@ class EpochReport:
     """Where the epoch's time went."""
     failure: str = ""
     """Why the job cannot go on; empty while it can."""
+
+
+def is_whole(checkpoint: Path, ranks: int) -> bool:
+    """Whether all ranks of a job have written their part of a checkpoint to its end."""
+    return all(written(checkpoint, rank).exists() for rank in range(ranks))
+
+
+def written(checkpoint: Path, rank: int) -> Path:
+    """The file that says that a rank has written its part."""
+    return checkpoint / f"written-{rank}"
