@@ -89,10 +89,12 @@ def test_batches_are_not_read_from_short_to_long_and_have_other_members_each_epo
 
 
 @settings(deadline=None)
-@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=100), batch_size=st.integers(1, 20))
-def test_sorted_batches_hold_each_example_once_longest_first(lengths: list[int], batch_size: int) -> None:
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=100), tokens=st.integers(1, 200))
+def test_sorted_batches_hold_each_example_once_longest_first(lengths: list[int], tokens: int) -> None:
     row = np.asarray(lengths)
-    order = np.concatenate(sorted_batches(row, batch_size))
+    batches = sorted_batches(row, tokens)
+    assert all(len(batch) * row[batch].max() <= tokens or len(batch) == 1 for batch in batches)
+    order = np.concatenate(batches)
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert (np.diff(row[order]) <= 0).all()
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -96,8 +97,8 @@ class EncodedExamples:
 
     @classmethod
     def load(cls, path: Path) -> "EncodedExamples":
-        """Read what `save` wrote."""
-        arrays: dict[str, NDArray[Any]] = load_file(path)
+        """Read what `save` wrote: mapped into memory, of which all processes of a node share one copy."""
+        arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in load_file(path).items()}
         return cls(
             arrays["input_ids"],
             arrays.get("token_type_ids"),
@@ -156,7 +157,16 @@ def micro_batches(
         yield (share, [1.0] * len(share)) if len(share) else (batch[:1], [0.0])
 
 
-def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """All examples in batches of similar length, longest first: for passes in which the order does not matter."""
+def sorted_batches(lengths: NDArray[np.int64], tokens: int) -> list[NDArray[np.int64]]:
+    """All examples, longest first, in batches of at most so many tokens with padding, or of one example.
+
+    For passes in which the order does not matter.
+    """
     order = np.argsort(-lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    while start < len(order):
+        count = max(1, tokens // int(lengths[order[start]]))
+        batches.append(order[start : start + count])
+        start += count
+    return batches

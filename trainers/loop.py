@@ -27,7 +27,8 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 FINITE_CHECK_STEPS = 50
 """Steps between two looks at whether the loss is finite; looking makes a GPU wait for its queue."""
-PREDICT_BATCH_SIZE = 64
+PREDICT_TOKENS = {"cpu": 1024, "cuda": 65_536}
+"""Tokens that a device reads at a time: what stays in a core's cache, or keeps a GPU busy."""
 
 
 class Teacher(Protocol):
@@ -142,20 +143,20 @@ class Training:
         return losses
 
 
-def predict(
-    model: PreTrainedModel, data: EncodedExamples, ranks: Ranks, batch_size: int = PREDICT_BATCH_SIZE
-) -> Tensor:
+def predict(model: PreTrainedModel, data: EncodedExamples, ranks: Ranks, tokens: int | None = None) -> Tensor:
     """Raw logits of a whole split in its own order, (examples, C) in fp32 on the CPU, on every rank.
 
-    Batches are sorted by length and divided among the ranks. The model runs in eval mode and is left in it.
+    Batches of so many `tokens` are sorted by length and divided among the ranks. The model is left in eval mode.
     """
     model.eval()
-    logits = torch.zeros(len(data), int(model.config.num_labels))
+    device = ranks.device
+    logits = torch.zeros(len(data), int(model.config.num_labels), device=device)
     with torch.inference_mode():
-        for indices in sorted_batches(data.lengths, batch_size)[ranks.rank :: ranks.size]:
-            batch = data.batch(indices, ranks.device)
-            logits[torch.from_numpy(indices)] = model(**batch.inputs).logits.float().cpu()
-    return ranks.sum(logits)
+        batches = sorted_batches(data.lengths, tokens or PREDICT_TOKENS[device.type])
+        for indices in batches[ranks.rank :: ranks.size]:
+            found = model(**data.batch(indices, device).inputs).logits
+            logits[torch.from_numpy(indices).to(device)] = found.float()
+    return ranks.sum(logits.cpu())
 
 
 def device_watch(device: torch.device, phase: Phase) -> Stopwatch[Any]:
