@@ -68,6 +68,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
             return
         self._last_heard[trial.trial_id] = monotonic()
         changes: dict[str, Any] = {"epochs": int(measured["epoch"]), "saved": known.saved + result["saved"]}
+        if result["note"]:
+            changes["note"] = result["note"]
         if not result["taken_over"]:
             changes["phases"] = dict(Counter(known.phases) + Counter(from_metrics(measured)))
         if result["improved"]:

@@ -95,6 +95,8 @@ class Display(Observer):
 
     @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
+        if trial.note and trial.note != self._running.get(trial.trial, trial).note:
+            self._line(f"{trial.name}: {trial.note}")
         self._running[trial.trial] = trial
         self._epochs_now += 1
         self._show_trials()

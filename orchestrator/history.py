@@ -40,7 +40,14 @@ def epoch_entry(
     """An epoch as it is reported to Ray Tune and kept. `student` is the artifact of the best student so far."""
     measured: Mapping[str, float] = report.measured
     if report.failure:
-        return {SCORE: WORST_SCORE, "measured": {}, "student": student, "finished": False, "failure": report.failure}
+        return {
+            SCORE: WORST_SCORE,
+            "measured": {},
+            "student": student,
+            "finished": False,
+            "failure": report.failure,
+            "note": "",
+        }
     return {
         SCORE: measured["best_score"],
         "measured": {**measured, "teacher_examples": teacher_examples, **as_metrics(seconds)},
@@ -48,4 +55,5 @@ def epoch_entry(
         "student": student,
         "finished": report.done,
         "failure": "",
+        "note": report.note,
     }

@@ -105,6 +105,8 @@ class Recorder(Observer):
     def trial_ended(self, trial: TrialResult) -> None:
         key = self._key(trial.trial)
         tags: dict[str, str] = {"stkd.status": trial.status}
+        if trial.note:
+            tags["stkd.note"] = trial.note
         if trial.reason:
             tags["stkd.failure"] = trial.reason
         if trial.student:

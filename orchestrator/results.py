@@ -47,6 +47,8 @@ class TrialResult:
     """Folder of the student of the best epoch, among the artifacts."""
     reason: str = ""
     """Why it failed."""
+    note: str = ""
+    """What its user should know."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Seconds by what they went to, see `stkd.trainers.stopwatch`."""
     saved: float = 0.0

@@ -186,6 +186,7 @@ class Stages:
             report: EpochReport = call("run_epoch")
             if report.failure:
                 raise StageError(f"{stage.replace('_', ' ')}: {report.failure}; lower its learning_rate")
+            del reports[int(report.measured["epoch"]) - 1 :]  # of a training that had to begin again
             reports.append(report)
             if report.improved:
                 call("save_model", folder)

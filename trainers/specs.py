@@ -53,6 +53,8 @@ class EpochReport:
     done: bool
     seconds: Mapping[Phase, float] = field(default_factory=dict)
     """Where the epoch's time went."""
+    note: str = ""
+    """What its user should know."""
     failure: str = ""
     """Why the job cannot go on; empty while it can."""
 

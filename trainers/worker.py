@@ -1,5 +1,7 @@
 """One rank's hands: the verbs that stages and trials are made of, each called on every rank at the same time."""
 
+import gc
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +26,8 @@ class Worker:
         torch.set_num_threads(threads)
         self._ranks = Ranks(rank, size)
         self._job: Job | None = None
+        self._spec: JobSpec | None = None
+        self._saved: Path | None = None
         self._store: torch.distributed.TCPStore | None = None
         if size > 1:
             self._store = process_group.open_port(host) if port is None else process_group.connect(host, port)
@@ -50,15 +54,44 @@ class Worker:
     def begin(self, spec: JobSpec) -> None:
         """Make the job that the following calls are about; a job before it is closed."""
         self.end()
+        self._spec, self._saved = spec, None
         self._job = Job(spec, self._ranks)
 
     def run_epoch(self) -> EpochReport:
-        """Train an epoch and evaluate. A loss that is no longer finite ends the job, but not the rank."""
+        """Train an epoch and evaluate. A loss that is no longer finite ends the job, but not the rank.
+
+        A rank that is alone and runs out of memory goes on from its last checkpoint, or from the start, with
+        micro-batches of half the size. Several ranks would have to agree: there, it is an error.
+        """
         try:
             measured = self.job.run_epoch()
         except NonFiniteLossError as error:
             return EpochReport({}, improved=False, done=True, failure=str(error))
-        return EpochReport(measured, self.job.improved, self.job.progress.done, self.job.seconds)
+        except torch.OutOfMemoryError:
+            if self._ranks.size > 1 or not self._can_halve():
+                raise
+        else:
+            return EpochReport(measured, self.job.improved, self.job.progress.done, self.job.seconds)
+        note = self._halve_micro_batches()  # outside `except`, whose traceback would hold what filled the memory
+        report = self.run_epoch()
+        return replace(report, note=report.note or note)
+
+    def _can_halve(self) -> bool:
+        assert self._spec is not None, "no job was begun"
+        return 2 * self._spec.training.accumulation <= self._spec.training.batch_size
+
+    def _halve_micro_batches(self) -> str:
+        assert self._spec is not None, "no job was begun"
+        training, saved = self._spec.training, self._saved
+        smaller = training.model_copy(update={"accumulation": 2 * training.accumulation})
+        spec = replace(self._spec, training=smaller)
+        self.end()
+        gc.collect()
+        torch.cuda.empty_cache()
+        self.begin(spec)
+        if saved is not None:
+            self.load(saved)
+        return f"out of memory: goes on with micro-batches of {training.batch_size // smaller.accumulation}"
 
     def save_model(self, folder: Path) -> None:
         """Write the job's model as a `transformers` folder."""
@@ -68,10 +101,12 @@ class Worker:
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the job."""
         self.job.save(folder)
+        self._saved = folder
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint of the job."""
         self.job.load(folder)
+        self._saved = folder
 
     def end(self) -> None:
         """Close the job, if there is one."""
