@@ -24,6 +24,7 @@ class Worker:
 
     def __init__(self, rank: int, size: int, host: str, port: int | None, threads: int) -> None:
         torch.set_num_threads(threads)
+        gc.freeze()  # what is imported stays: collecting need not look at it
         self._ranks = Ranks(rank, size)
         self._job: Job | None = None
         self._spec: JobSpec | None = None
@@ -86,7 +87,6 @@ class Worker:
         smaller = training.model_copy(update={"accumulation": 2 * training.accumulation})
         spec = replace(self._spec, training=smaller)
         self.end()
-        gc.collect()
         torch.cuda.empty_cache()
         self.begin(spec)
         if saved is not None:
@@ -113,6 +113,7 @@ class Worker:
         if self._job is not None:
             self._job.close()
             self._job = None
+            gc.collect()  # engines hold themselves: left to chance, they pile up to gigabytes
 
     def adopt(self, model: str, task: Task, data: Path, folder: Path) -> dict[str, float]:
         """Take a teacher that is fine-tuned already: write it to the folder and measure it."""

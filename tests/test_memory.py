@@ -1,5 +1,6 @@
-"""A trial whose device is too small for its micro-batches goes on with smaller ones, and says so."""
+"""A trial whose device is too small for its micro-batches goes on with smaller ones; one that is over leaves nothing."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,13 @@ def test_where_a_single_example_does_not_fit_the_trial_fails(case: Case, monkeyp
     with pytest.raises(torch.OutOfMemoryError):
         rank.run_epoch()
     rank.end()
+
+
+def test_a_job_that_is_over_leaves_nothing_in_memory(case: Case, tmp_path: Path) -> None:
+    rank = worker()
+    rank.begin(spec(case))
+    rank.run_epoch()
+    rank.save(tmp_path / "epoch-1")
+    model = weakref.ref(rank.job._training.engine.model)
+    rank.end()
+    assert model() is None
