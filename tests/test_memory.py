@@ -1,4 +1,4 @@
-"""A trial whose device is too small for its micro-batches goes on with smaller ones; one that is over leaves nothing."""
+"""A device too small for a trial's micro-batches gets smaller ones; a trial that is over leaves nothing in memory."""
 
 import weakref
 from pathlib import Path
