@@ -80,6 +80,12 @@ def concurrent_jobs(ranks: int, cpus: int, gpus: float) -> int:
     return max(1, sum(_fits(node, cpus, gpus) for node in nodes) // ranks)
 
 
+def largest_node() -> dict[str, float]:
+    """The resources of the node that has most: GPUs first, then CPUs."""
+    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)))
+
+
 def most_cpus_per_rank(ranks: int) -> int:
     """How many CPUs each rank of a job can have where the job has the whole cluster."""
     counts = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]

@@ -21,6 +21,7 @@ STAGES = {
     "trial_student": "distilling the trial student from the dense teacher",
     "importance": "scoring the teacher's heads and neurons for the student's cut",
     "scores": "scoring the teacher's heads and neurons",
+    "packing": "trying how many trials to run side by side",
 }
 PHASES = {"search": "trial", "control": "control", "confirm": "confirmation"}
 SUMMARY_SECONDS = 15.0
@@ -76,6 +77,8 @@ class Display(Observer):
     def stage_finished(self, result: StageResult) -> None:
         name = result.name.replace("_", " ")
         score = f"score {percent(result.metrics['score'])}" if "score" in result.metrics else "ready"
+        if name == "packing":
+            score = f"{result.metrics['jobs']:.0f} trials side by side are fastest"
         origin = "taken over from an earlier sweep" if result.taken_over else f"took {_clock(result.seconds)}"
         self._line(f"{name}: {score}, {origin}")
 

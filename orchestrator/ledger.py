@@ -24,7 +24,7 @@ class Ledger(Observer):
     """
 
     def __init__(self, file: ResultsFile, plan: "DevicePlan", clock: Callable[[], float] = monotonic) -> None:
-        self._file, self._plan, self._clock = file, plan, clock
+        self._file, self.plan, self._clock = file, plan, clock
         self._begun = datetime.now(UTC).isoformat(timespec="microseconds")
         self._start = self._last = clock()
         self._holders: dict[str, float] = {}
@@ -37,7 +37,7 @@ class Ledger(Observer):
     @override
     def stage_started(self, stage: str) -> None:
         self._pass()
-        self._holders = {stage: self._plan.stage}
+        self._holders = {stage: self.plan.stage}
 
     @override
     def stage_finished(self, result: StageResult) -> None:
@@ -47,13 +47,13 @@ class Ledger(Observer):
     @override
     def phase_started(self, phase: Phase, trials: int) -> None:
         self._pass()
-        self._holders = {STARTING: self._plan.devices}
+        self._holders = {STARTING: self.plan.devices}
 
     @override
     def trial_started(self, trial: TrialResult) -> None:
         self._pass()
         self._holders.pop(STARTING, None)
-        self._holders[trial.trial] = self._plan.trial
+        self._holders[trial.trial] = self.plan.trial
 
     @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
@@ -71,7 +71,7 @@ class Ledger(Observer):
     @override
     def testing_started(self) -> None:
         self._pass()
-        self._holders = {TESTING: self._plan.stage}
+        self._holders = {TESTING: self.plan.stage}
 
     @override
     def task_ended(self, finished: bool) -> None:
@@ -80,11 +80,11 @@ class Ledger(Observer):
     def _pass(self) -> None:
         """Book the time since the last event."""
         now = self._clock()
-        idle = max(0.0, self._plan.devices - sum(self._holders.values()))
+        idle = max(0.0, self.plan.devices - sum(self._holders.values()))
         for holder, devices in {**self._holders, IDLE: idle}.items():
             self._held[holder] += (now - self._last) * devices  # type: ignore[assignment]
         self._last = now
-        plan, seconds = self._plan, now - self._start
+        plan, seconds = self.plan, now - self._start
         held = dict(self._held)
         self._file.append(Session(self._begun, plan.unit, plan.devices, plan.stage, plan.trial, seconds, held))
 

@@ -204,20 +204,30 @@ class Stages:
         compute: Callable[[Path], Mapping[str, float] | None],
         label: str = "",
     ) -> Path:
-        """The stage's artifact, computed where it is missing; observers hear of it either way, with its label."""
-        start = perf_counter()
-        found = self._store.find(name, inputs) is not None
-        if not found:
-            self._observer.stage_started(name + label)
-            with self._store.once(name, inputs) as folder:
-                found = folder is None
-                if folder is not None:
-                    write_json(folder / METRICS, compute(folder) or {})
-        path = self._store.path(name, inputs)
-        took, saved = perf_counter() - start, seconds_of(path) if found else 0.0
-        result = StageResult(name + label, path.name, took, found, read_metrics(path), saved)
-        self._observer.stage_finished(result)
-        return path
+        return computed_stage(self._store, self._observer, name, inputs, compute, label)
+
+
+def computed_stage(
+    store: ArtifactStore,
+    observer: Observer,
+    name: str,
+    inputs: Mapping[str, Any],
+    compute: Callable[[Path], Mapping[str, float] | None],
+    label: str = "",
+) -> Path:
+    """A stage's artifact, computed where it is missing; the observer hears of it either way, with its label."""
+    start = perf_counter()
+    found = store.find(name, inputs) is not None
+    if not found:
+        observer.stage_started(name + label)
+        with store.once(name, inputs) as folder:
+            found = folder is None
+            if folder is not None:
+                write_json(folder / METRICS, compute(folder) or {})
+    path = store.path(name, inputs)
+    took, saved = perf_counter() - start, seconds_of(path) if found else 0.0
+    observer.stage_finished(StageResult(name + label, path.name, took, found, read_metrics(path), saved))
+    return path
 
 
 def student_label(student: StudentConfig, students: Sequence[StudentConfig]) -> str:

@@ -12,6 +12,7 @@ from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.hosting import device_plan, stage_host
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.ledger import Account, Ledger
+from stkd.orchestrator.packing import packed
 from stkd.orchestrator.phases import Planned, confirmations, controls
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import Phase, ResultsFile, TaskResults
@@ -41,9 +42,8 @@ class TaskSweep:
         self._file = ResultsFile(self._folder.results)
         self._store = ArtifactStore(storage.artifacts)
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
-        self._observer = Observers(
-            [ResultsObserver(self._file), Ledger(self._file, device_plan(space)), self._recorder, Display(console)]
-        )
+        self._ledger = Ledger(self._file, device_plan(space))
+        self._observer = Observers([ResultsObserver(self._file), self._ledger, self._recorder, Display(console)])
 
     def run(self) -> bool:
         """Returns whether the task came to its end; what is there from before an interruption is not done again."""
@@ -58,6 +58,9 @@ class TaskSweep:
     def _run(self) -> bool:
         with stage_host(self._space) as host:
             shared = Stages(self._space, self._data, self._store, self._observer, host).run()
+        if self._space.resources.pack:
+            self._space = packed(self._space, self._data.task, shared, self._store, self._observer)
+            self._ledger.plan = device_plan(self._space)
         if not self._trials(shared):
             return False
         shutil.rmtree(self._folder.checkpoints(""), ignore_errors=True)  # what was written as its trial was stopped

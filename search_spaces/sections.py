@@ -64,6 +64,8 @@ class ResourcesConfig(Config):
     gpus_per_rank: Annotated[float, Field(ge=0.0)] = 0.0
     """Whole GPUs, or for a single rank a share below 1, so that trials sit side by side on one."""
     cpus_per_rank: PositiveInt = 2
+    pack: bool = False
+    """Try how many trials one GPU, or one node's cores, serve best, and give each trial its share."""
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:
@@ -72,6 +74,8 @@ class ResourcesConfig(Config):
             raise MisplacedError(
                 ("gpus_per_rank",), "must be a whole number; only a single rank can take a share of one GPU"
             )
+        if self.pack and self.ranks > 1:
+            raise MisplacedError(("pack",), "must be false where a trial has several ranks: those have whole devices")
         return self
 
 

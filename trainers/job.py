@@ -94,6 +94,10 @@ class Job:
             "milliseconds_per_example": latency,
         }
 
+    def time_steps(self, count: int) -> float:
+        """Examples per second over so many optimizer steps."""
+        return self._training.time_steps(count)
+
     @property
     def improved(self) -> bool:
         """Whether the last epoch gave the best score so far."""

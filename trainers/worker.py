@@ -93,6 +93,10 @@ class Worker:
             self.load(saved)
         return f"out of memory: goes on with micro-batches of {training.batch_size // smaller.accumulation}"
 
+    def time_steps(self, count: int) -> float:
+        """Train so many steps; returns the examples per second. The job is of no use afterwards."""
+        return self.job.time_steps(count)
+
     def save_model(self, folder: Path) -> None:
         """Write the job's model as a `transformers` folder."""
         self.job.save_model(folder)

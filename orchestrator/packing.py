@@ -1,0 +1,125 @@
+"""How many trials a device serves best side by side, found by trying it with the real student."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from stkd.cluster.connection import hosted_gang, largest_node
+from stkd.orchestrator.artifacts import ArtifactStore
+from stkd.orchestrator.events import Observer
+from stkd.orchestrator.hosting import WORKER
+from stkd.orchestrator.stages import DENSE, Shared, StageError, computed_stage, read_metrics
+from stkd.search_spaces.schema import Space
+from stkd.search_spaces.sections import ResourcesConfig
+from stkd.trainers.specs import Distillation, JobSpec
+from stkd.trainers.tasks import Task
+
+WARM_STEPS, TIMED_STEPS = 3, 30
+MOST_ON_A_GPU = 8
+WORTHWHILE = 1.03
+"""More trials side by side must bring so much more, or each of them is only slower."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Trials of some resources, of which `jobs` fill a GPU, or where there is none a node's cores."""
+
+    jobs: int
+    cpus: int
+    gpus: float
+
+    def applied(self, resources: ResourcesConfig) -> ResourcesConfig:
+        """The resources of trials that are packed so."""
+        return resources.model_copy(update={"cpus_per_rank": self.cpus, "gpus_per_rank": self.gpus})
+
+
+def packings(cores: int, gpus: int) -> list[Packing]:
+    """What can be tried on a node: 1, 2, 4, ... trials side by side; on a GPU each has its share of the cores."""
+    if gpus:
+        per_gpu = max(1, cores // gpus)
+        counts = [count for count in _doubling(MOST_ON_A_GPU) if count <= per_gpu]
+        return [Packing(count, per_gpu // count, 1.0 / count) for count in counts]
+    return [Packing(count, cores // count, 0.0) for count in _doubling(cores)]
+
+
+def _doubling(most: int) -> Iterator[int]:
+    count = 1
+    while count <= most:
+        yield count
+        count *= 2
+
+
+def packed(space: Space, task: Task, shared: Shared, store: ArtifactStore, observer: Observer) -> Space:
+    """The space with the resources of trials that are packed best; a stage, found again by job and node."""
+    node, student = largest_node(), shared.of(space.student)
+    cores, gpus = int(node.get("CPU", 1)), int(node.get("GPU", 0)) if space.resources.gpus_per_rank else 0
+    logits = store.path("logits", {"data": shared.data.name, "teacher": shared.teacher.name, "mask": DENSE})
+    distillation = Distillation(shared.teacher, logits, space.student, space.distillation, student.importance)
+    spec = JobSpec(task, student.data, space.training, distillation=distillation, deepspeed=space.deepspeed)
+    inputs = {
+        "student": student.inputs,
+        "training": space.training.model_dump(exclude={"epochs", "patience", "seed"}),
+        "deepspeed": space.deepspeed,
+        "cores": cores,
+        "gpus": gpus,
+    }
+
+    def compute(_: Path) -> Mapping[str, float]:
+        speeds = _speeds(packings(cores, gpus), spec)
+        best = best_packing(speeds)
+        shown = {f"examples_per_second_{tried.jobs}": speed for tried, speed in speeds.items()}
+        return {"jobs": best.jobs, "cpus": best.cpus, "gpus": best.gpus, **shown}
+
+    found = read_metrics(computed_stage(store, observer, "packing", inputs, compute))
+    best = Packing(int(found["jobs"]), int(found["cpus"]), found["gpus"])
+    return space.model_copy(update={"resources": best.applied(space.resources)})
+
+
+def best_packing(speeds: Mapping[Packing, float]) -> Packing:
+    """The fewest trials side by side that no larger number beats by what is worth it."""
+    best = next(iter(speeds))
+    for packing, speed in speeds.items():
+        if speed > WORTHWHILE * speeds[best]:
+            best = packing
+    return best
+
+
+def _speeds(tried: Iterable[Packing], spec: JobSpec) -> dict[Packing, float]:
+    """Examples per second by packing, for as long as more trials side by side bring more; raises StageError."""
+    speeds: dict[Packing, float] = {}
+    for packing in tried:
+        speed = _speed(packing, spec)
+        if speed is None:
+            break
+        paid = not speeds or speed > WORTHWHILE * max(speeds.values())
+        speeds[packing] = speed
+        if not paid:
+            break
+    if not speeds:
+        raise StageError("not even one trial fits on a device; raise training.accumulation")
+    return speeds
+
+
+def _speed(packing: Packing, spec: JobSpec) -> float | None:
+    """Examples per second of all trials of a packing together; None where they run out of memory."""
+    with ExitStack() as stack:
+        gangs = [stack.enter_context(hosted_gang(WORKER, 1, packing.cpus, packing.gpus)) for _ in range(packing.jobs)]
+        try:
+            _all(gangs, "begin", spec)
+            _all(gangs, "time_steps", WARM_STEPS)
+            together: float = sum(_all(gangs, "time_steps", TIMED_STEPS))
+            return together
+        except RayTaskError as error:
+            if type(error.cause).__name__ == "OutOfMemoryError":  # torch's, which is not loaded here
+                return None
+            raise
+
+
+def _all(gangs: list[Any], method: str, *arguments: Any) -> list[Any]:
+    answers: list[Any] = ray.get([gang.call.remote(method, *arguments) for gang in gangs])
+    return answers
