@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import optuna
+from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -31,9 +32,9 @@ from rich.table import Table
 from scipy.interpolate import RegularGridInterpolator
 
 from stkd.orchestrator.history import SCORE
-from stkd.orchestrator.searching import StudySearcher, parameter_space, scheduler
+from stkd.orchestrator.searching import StudySearcher, scheduler
 from stkd.orchestrator.study import Study
-from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, Uniform
+from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.reading import read_space
 from stkd.search_spaces.schema import Space
 
@@ -142,10 +143,29 @@ def _ours(grid: Grid, seed: int, workers: int, folder: Path) -> Searcher:
     return StudySearcher(Study(folder / "study.jsonl", grid.space().search, seed, grid.effective), workers)
 
 
+def _tune_space(space: Space) -> dict[str, Any]:
+    return {key: _domain(searched) for key, searched in space.search.items()}
+
+
+def _domain(searched: Distribution) -> Any:
+    match searched:
+        case Uniform():
+            return tune.uniform(*searched.uniform)
+        case LogUniform():
+            return tune.loguniform(*searched.loguniform)
+        case QUniform():
+            return tune.quniform(*searched.quniform)
+        case RandInt():
+            low, high = searched.randint
+            return tune.randint(low, high + 1)
+        case Choice():
+            return tune.choice(list(searched.choice))
+
+
 def _stock(sampler: Callable[[int], optuna.samplers.BaseSampler]) -> Callable[[Grid, int, int, Path], Searcher]:
     def make(grid: Grid, seed: int, workers: int, _: Path) -> Searcher:
         searcher = OptunaSearch(metric=SCORE, mode="max", sampler=sampler(seed))
-        searcher.set_search_properties(None, None, parameter_space(grid.space()))
+        searcher.set_search_properties(None, None, _tune_space(grid.space()))
         return ConcurrencyLimiter(searcher, workers)
 
     return make
@@ -165,6 +185,7 @@ class Trial:
     trial_id: str
     student: str
     scores: Scores
+    config: Settings
     epoch: int = 0
 
     def step(self) -> dict[str, Any]:
@@ -211,7 +232,8 @@ class Simulation:
             settings = self._searcher.suggest(f"trial-{self._begun}")
             if not isinstance(settings, dict):
                 break
-            trial = Trial(f"trial-{self._begun}", self._grid.effective(settings), self._grid.scores(settings))
+            student, scores = self._grid.effective(settings), self._grid.scores(settings)
+            trial = Trial(f"trial-{self._begun}", student, scores, settings)
             self._scheduler.on_trial_add(None, trial)
             heapq.heappush(self._live, (now + 1, self._begun, trial))
             self._begun += 1

@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.layout import TaskFolder
-from stkd.orchestrator.phases import role_of, values_of
-from stkd.orchestrator.results import Phase, Status, TrialResult
+from stkd.orchestrator.phases import phase_of, role_of, values_of
+from stkd.orchestrator.results import Status, TrialResult
 from stkd.search_spaces.schema import Space
 from stkd.trainers.stopwatch import from_metrics
 
@@ -35,10 +35,9 @@ class SweepCallback(Callback):  # type: ignore[misc]
         space: Space,
         folder: TaskFolder,
         observer: Observer,
-        phase: Phase,
         known: Mapping[str, TrialResult],
     ) -> None:
-        self._space, self._folder, self._observer, self._phase = space, folder, observer, phase
+        self._space, self._folder, self._observer = space, folder, observer
         self.trials = dict(known)
         self._clocks: dict[str, float] = {}
         self._last_heard: dict[str, float] = {}
@@ -50,8 +49,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial begins, is retried, or goes on."""
-        values, role = values_of(trial.config, self._space), role_of(trial.config)
-        begun = TrialResult(trial.trial_id, values, "running", self._phase, role)
+        values, config = values_of(trial.config, self._space), trial.config
+        begun = TrialResult(trial.trial_id, values, "running", phase_of(config), role_of(config))
         known = self.trials.get(trial.trial_id, begun)
         self._clocks[trial.trial_id] = monotonic() - known.seconds
         self._last_heard[trial.trial_id] = monotonic()

@@ -15,9 +15,10 @@ class TaskFolder:
 
     root: Path
 
-    def tune(self, phase: str) -> Path:
-        """Ray Tune's own state of a phase."""
-        return self.root / f"tune-{phase}"
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own state."""
+        return self.root / "tune"
 
     @property
     def results(self) -> Path:

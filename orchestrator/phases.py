@@ -1,10 +1,12 @@
-"""What is trained after the search: the controls of every sweep, and the finalists again over fresh seeds."""
+"""What is trained: the points of a search that does not learn, the controls, and the finalists over fresh seeds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
+from random import Random
 from typing import Any
 
-from stkd.orchestrator.results import Role, TaskResults, TrialResult, Values
+from stkd.orchestrator.results import Phase, Role, TaskResults, TrialResult, Values
 from stkd.search_spaces.distributions import Value
 from stkd.search_spaces.schema import Space, setting_of
 
@@ -15,14 +17,15 @@ TEACHER_SETTINGS = {SPARSITY, TEMPERATURE, INTERPOLATION, HARD_WEIGHT, SCORER}
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial whose settings are not searched but given, by their full keys."""
+    """A trial whose settings are given, not asked for when its turn comes."""
 
+    phase: Phase
     role: Role
     values: Values
 
     def as_config(self) -> dict[str, Any]:
         """The trial as Ray Tune's configuration."""
-        return {"planned": {"role": self.role, "values": dict(self.values)}}
+        return {"planned": {"phase": self.phase, "role": self.role, "values": dict(self.values)}}
 
 
 def values_of(config: Mapping[str, Any], space: Space) -> dict[str, Value]:
@@ -38,6 +41,24 @@ def role_of(config: Mapping[str, Any]) -> Role:
     return role
 
 
+def phase_of(config: Mapping[str, Any]) -> Phase:
+    """What phase a trial belongs to, from Ray Tune's configuration."""
+    phase: Phase = config["planned"]["phase"] if "planned" in config else "search"
+    return phase
+
+
+def drawn(space: Space) -> list[Planned]:
+    """The trials of a search that does not learn: every point of a grid, or as many as asked for by chance, seeded."""
+    if space.trials.searcher == "grid":
+        points = product(*(searched.grid() or () for searched in space.search.values()))
+        return [Planned("search", "candidate", dict(zip(space.search, point, strict=True))) for point in points]
+    rng = Random(space.trials.seed)  # noqa: S311 (no secret depends on it)
+    return [
+        Planned("search", "candidate", {key: searched.draw(rng) for key, searched in space.search.items()})
+        for _ in range(space.trials.count)
+    ]
+
+
 def controls(space: Space, results: TaskResults) -> list[Planned]:
     """What the search's best student must beat, each trained to the end with the best trial's training settings.
 
@@ -50,14 +71,14 @@ def controls(space: Space, results: TaskResults) -> list[Planned]:
     best = _full(space, ranked[0])
     sparse = next((values for trial in ranked if (values := _full(space, trial))[SPARSITY]), None)
     training = {key: value for key, value in best.items() if key not in TEACHER_SETTINGS}
-    planned = [Planned("no teacher", {**training, SPARSITY: 0.0, HARD_WEIGHT: 1.0})]
+    planned = [Planned("control", "no teacher", {**training, SPARSITY: 0.0, HARD_WEIGHT: 1.0})]
     planned += [
-        Planned("dense teacher", {**training, SPARSITY: 0.0, TEMPERATURE: temperature})
+        Planned("control", "dense teacher", {**training, SPARSITY: 0.0, TEMPERATURE: temperature})
         for temperature in _temperatures(space, best)
     ]
     if sparse is not None:
         kept = {key: value for key, value in sparse.items() if key != INTERPOLATION}
-        planned.append(Planned("random teacher", {**kept, SCORER: "random"}))
+        planned.append(Planned("control", "random teacher", {**kept, SCORER: "random"}))
     return planned
 
 
@@ -81,12 +102,15 @@ def confirmations(space: Space, results: TaskResults) -> list[Planned]:
     if space.confirm is None:
         return []
     finalists = [
-        Planned("candidate", _full(space, trial)) for trial in _distinct(results.ranked())[: space.confirm.top]
+        Planned("confirm", "candidate", _full(space, trial))
+        for trial in _distinct(results.ranked())[: space.confirm.top]
     ]
-    best_controls = {trial.role: Planned(trial.role, trial.values) for trial in reversed(results.ranked("control"))}
+    best_controls = {
+        trial.role: Planned("confirm", trial.role, trial.values) for trial in reversed(results.ranked("control"))
+    }
     seeds = range(space.training.seed + 1, space.training.seed + 1 + space.confirm.seeds)
     return [
-        Planned(planned.role, {**planned.values, SEED: seed})
+        Planned("confirm", planned.role, {**planned.values, SEED: seed})
         for planned in (*finalists, *best_controls.values())
         for seed in seeds
     ]

@@ -1,43 +1,20 @@
-"""The space's search section as Ray Tune's objects."""
+"""Ray Tune's searcher and scheduler: who says which trial comes next, and which of them ends early."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search import Searcher
 from typing_extensions import override
 
+from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.history import SCORE
-from stkd.orchestrator.study import Effective, Study
-from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
+from stkd.orchestrator.phases import phase_of
+from stkd.orchestrator.study import Study
 from stkd.search_spaces.schema import Space
-
-Search: TypeAlias = Searcher | SearchAlgorithm
-"""Tune's two kinds of searchers: what it wraps, and what it takes as it is."""
-
-
-def parameter_space(space: Space) -> dict[str, Any]:
-    """A Tune domain for each searched key; with the grid searcher, every value of it."""
-    if space.trials.searcher == "grid":
-        return {key: tune.grid_search(list(searched.grid() or ())) for key, searched in space.search.items()}
-    return {key: _domain(searched) for key, searched in space.search.items()}
-
-
-def _domain(searched: Distribution) -> Any:
-    match searched:
-        case Uniform():
-            return tune.uniform(*searched.uniform)
-        case LogUniform():
-            return tune.loguniform(*searched.loguniform)
-        case QUniform():
-            return tune.quniform(*searched.quniform)
-        case RandInt():
-            low, high = searched.randint
-            return tune.randint(low, high + 1)
-        case Choice():
-            return tune.choice(list(searched.choice))
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]
@@ -104,16 +81,98 @@ def _active_searcher() -> StudySearcher:
     return StudySearcher.active
 
 
-def searcher(space: Space, concurrent: int, study: Path, effective: Effective) -> Search:
-    """Who chooses the settings of the next trial, seeded. `study` is the file that a searcher which learns writes."""
-    if space.trials.searcher == "optuna" and space.search:
-        return StudySearcher(Study(study, space.search, space.trials.seed, effective), concurrent)
-    return BasicVariantGenerator(random_state=space.trials.seed, max_concurrent=concurrent)
+class AgendaSearcher(Searcher):  # type: ignore[misc]
+    """Turns what Tune asks and tells of its trials into the agenda's terms, and the study's.
+
+    Pickled and brought back as a `StudySearcher` is.
+    """
+
+    active: "AgendaSearcher | None" = None
+
+    def __init__(self, agenda: Agenda, concurrent: int) -> None:
+        super().__init__(metric=SCORE, mode="max")
+        self.agenda, self._concurrent = agenda, concurrent
+        self._study = agenda.study and StudySearcher(agenda.study, concurrent)
+        AgendaSearcher.active = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _active_agenda, ()
+
+    @override
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """The agenda knows its trials already."""
+        return True
+
+    @override
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A new trial's configuration; None while there is no place for it, FINISHED when all have ended."""
+        if self.agenda.running >= self._concurrent:
+            return None
+        config = self.agenda.next(trial_id)
+        return str(Searcher.FINISHED) if config is None and self.agenda.is_over else config
+
+    @override
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """A trial has finished an epoch."""
+        if self._study:
+            self._study.on_trial_result(trial_id, result)
+
+    @override
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """A trial has come to its end, was stopped by the scheduler, or failed."""
+        self.agenda.ended(trial_id)
+        if self._study:
+            self._study.on_trial_complete(trial_id, result, error)
+
+    @override
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to add: results and study hold everything at any time."""
+        Path(checkpoint_path).touch()
+
+    @override
+    def restore(self, checkpoint_path: str) -> None:
+        """Tune goes on with the trials that had not ended when it last stored its own state, which lies beside."""
+        stored = tune.ExperimentAnalysis(str(Path(checkpoint_path).parent))
+        self.agenda.go_on({trial.trial_id: trial.config for trial in stored.trials if not trial.is_finished()})
 
 
-def exhausted(search: Search) -> bool:
-    """Whether the searcher has found nothing more to try."""
-    return isinstance(search, StudySearcher) and bool(search.study.exhausted)
+def _active_agenda() -> AgendaSearcher:
+    assert AgendaSearcher.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
+    return AgendaSearcher.active
+
+
+def learning(space: Space) -> bool:
+    """Whether the search learns from its trials."""
+    return space.trials.searcher == "optuna" and bool(space.search)
+
+
+class SearchOnly(ASHAScheduler):  # type: ignore[misc]
+    """Stops weak trials of the search early, and lets all others run to their end."""
+
+    @override
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Only the search's trials are compared."""
+        if phase_of(trial.config) == "search":
+            super().on_trial_add(tune_controller, trial)
+
+    @override
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Whether a trial goes on."""
+        if phase_of(trial.config) != "search":
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    @override
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """A trial has come to its end."""
+        if phase_of(trial.config) == "search":
+            super().on_trial_complete(tune_controller, trial, result)
+
+    @override
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """A trial was removed."""
+        if phase_of(trial.config) == "search":
+            super().on_trial_remove(tune_controller, trial)
 
 
 def scheduler(space: Space) -> TrialScheduler:
@@ -121,7 +180,7 @@ def scheduler(space: Space) -> TrialScheduler:
     rules = space.trials.scheduler
     if rules is None:
         return FIFOScheduler()
-    return ASHAScheduler(
+    return SearchOnly(
         time_attr="training_iteration",
         metric=SCORE,
         mode="max",
@@ -129,8 +188,3 @@ def scheduler(space: Space) -> TrialScheduler:
         grace_period=rules.asha.grace_period,
         reduction_factor=rules.asha.reduction_factor,
     )
-
-
-def samples(space: Space) -> int:
-    """How often Tune draws from the space: a grid is drawn once, and is all its points."""
-    return 1 if space.trials.searcher == "grid" else space.trials.count

@@ -70,6 +70,11 @@ class Study:
         return len(self._running)
 
     @property
+    def handed_out(self) -> int:
+        """How many trials were handed out in all, but for those that were lost."""
+        return sum(TRIAL in trial.user_attrs for trial in self._trials()) - len(self._lost)
+
+    @property
     def exhausted(self) -> bool:
         """Whether everything there is to try was tried."""
         return EXHAUSTED in self._study.user_attrs

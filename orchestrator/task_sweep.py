@@ -1,22 +1,24 @@
 """One task of a sweep, from its stages to its test: a study of its own."""
 
 import shutil
-from collections.abc import Sequence
 
 from rich.console import Console
 
+from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.display import Display
+from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.hosting import device_plan, stage_host
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.ledger import Account, Ledger
 from stkd.orchestrator.packing import packed
-from stkd.orchestrator.phases import Planned, confirmations, controls
 from stkd.orchestrator.recording import Recorder
-from stkd.orchestrator.results import Phase, ResultsFile, TaskResults
+from stkd.orchestrator.results import ResultsFile, TaskResults
+from stkd.orchestrator.searching import learning
 from stkd.orchestrator.stages import Shared, Stages
+from stkd.orchestrator.study import Study
 from stkd.orchestrator.testing import measure_on_test, tested_models, weigh_results
 from stkd.orchestrator.tracking import Tracker
 from stkd.orchestrator.trial import TrialPlan
@@ -80,36 +82,19 @@ class TaskSweep:
 
     def _trials(self, shared: Shared) -> bool:
         """All phases of trials; returns whether every trial has ended."""
-        if not self._search(shared):
-            return False
-        planned = controls(self._space, self._results()) if self._space.controls else []
-        if not self._train("control", planned, shared):
-            return False
-        return self._train("confirm", confirmations(self._space, self._results()), shared)
-
-    def _search(self, shared: Shared) -> bool:
-        count = self._space.trial_count
-        exhausted = self._ended("search") < count and self._tuning("search", count, shared).search()
-        ended = self._ended("search")
-        if exhausted and ended < count:
-            so_far = f"nothing is left to try after {ended} of {count} trials"
-            self._console.print(f"{so_far}: all other settings come to the same students", soft_wrap=True)
-        return exhausted or ended >= count
-
-    def _train(self, phase: Phase, planned: Sequence[Planned], shared: Shared) -> bool:
-        """Train the given trials, unless that is done; returns whether all have ended."""
-        if self._ended(phase) < len(planned):
-            self._tuning(phase, len(planned), shared).run(phase, planned)
-        return self._ended(phase) >= len(planned)
-
-    def _tuning(self, phase: Phase, count: int, shared: Shared) -> Tuning:
-        self._observer.phase_started(phase, count)
         plan = TrialPlan(self._space, self._data.task, self._storage, self._folder, shared)
-        callback = SweepCallback(self._space, self._folder, self._observer, phase, self._results().trials)
-        return Tuning(plan, callback)
-
-    def _ended(self, phase: Phase) -> int:
-        return sum(trial.status != "running" for trial in self._results().of_phase(phase))
+        study = None
+        if learning(self._space):
+            study = Study(self._folder.study, self._space.search, self._space.trials.seed, EffectiveSettings(plan))
+        agenda = Agenda(self._space, study, self._results, self._observer.phase_started)
+        if not agenda.is_complete():
+            callback = SweepCallback(self._space, self._folder, self._observer, self._results().trials)
+            Tuning(plan, callback, agenda).run()
+        tried = agenda.nothing_left_to_try()
+        if tried is not None:
+            so_far = f"nothing was left to try after {tried} of {self._space.trial_count} trials"
+            self._console.print(f"{so_far}: all other settings come to the same students", soft_wrap=True)
+        return agenda.is_complete()
 
     def _results(self) -> TaskResults:
         return self._file.read(self._data.task.name)

@@ -6,6 +6,7 @@ Each class has the shape that stands in the file: `{uniform: [0.0, 1.0]}` is `Un
 import math
 from collections.abc import Mapping
 from decimal import Decimal
+from random import Random
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -40,6 +41,10 @@ class Uniform(Config):
         """Returns every possible value, or None where there are endlessly many."""
         return None
 
+    def draw(self, rng: Random) -> Value:
+        """Returns a value by chance."""
+        return rng.uniform(*self.uniform)
+
     def clean(self, value: Value) -> Value:
         """Returns a searcher's value as a plain number inside the range."""
         return _inside(value, *self.uniform)
@@ -66,6 +71,10 @@ class LogUniform(Config):
     def grid(self) -> tuple[Value, ...] | None:
         """Returns every possible value, or None where there are endlessly many."""
         return None
+
+    def draw(self, rng: Random) -> Value:
+        """Returns a value by chance."""
+        return self.clean(math.exp(rng.uniform(*map(math.log, self.loguniform))))
 
     def clean(self, value: Value) -> Value:
         """Returns a searcher's value as a plain number inside the range."""
@@ -104,6 +113,10 @@ class QUniform(Config):
         number = int if all(isinstance(end, int) for end in self.quniform) else float
         return tuple(number(low + step * index) for index in range(int((high - low) / step) + 1))
 
+    def draw(self, rng: Random) -> Value:
+        """Returns a value by chance."""
+        return rng.choice(self.grid())
+
     def clean(self, value: Value) -> Value:
         """Returns the possible value nearest to a searcher's."""
         given = _number(value)
@@ -130,6 +143,10 @@ class RandInt(Config):
         """Returns every possible value, or None where they are too many to try all."""
         low, high = self.randint
         return tuple(range(low, high + 1)) if high - low < LARGEST_GRID else None
+
+    def draw(self, rng: Random) -> Value:
+        """Returns a value by chance."""
+        return rng.randint(*self.randint)
 
     def clean(self, value: Value) -> Value:
         """Returns a searcher's value as a plain whole number."""
@@ -159,6 +176,10 @@ class Choice(Config):
     def grid(self) -> tuple[Value, ...]:
         """Returns every possible value."""
         return self.choice
+
+    def draw(self, rng: Random) -> Value:
+        """Returns a value by chance."""
+        return rng.choice(self.choice)
 
     def clean(self, value: Value) -> Value:
         """Returns the listed value that equals a searcher's."""

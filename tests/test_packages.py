@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "trainers": {"trainers"},
 }
 IMPORTERS = {
-    "deepspeed": {"trainers/engine.py", "trainers/ranks.py"},
+    "deepspeed": {"trainers/checkpoints.py", "trainers/engine.py", "trainers/ranks.py"},
     "matplotlib": {"orchestrator/pictures.py"},
     "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py"},
     "optuna": {"orchestrator/study.py"},

@@ -95,6 +95,6 @@ def test_values_and_role_of_drawn_and_given_trials(space: Space) -> None:
     drawn = {"distillation.sparsity": 0.30000000000000004}
     assert values_of(drawn, space) == {"distillation.sparsity": 0.3}
     assert role_of(drawn) == "candidate"
-    given = Planned("no teacher", {"training.seed": 3}).as_config()
+    given = Planned("control", "no teacher", {"training.seed": 3}).as_config()
     assert values_of(given, space) == {"training.seed": 3}
     assert role_of(given) == "no teacher"

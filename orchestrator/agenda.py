@@ -1,0 +1,128 @@
+"""Which trial comes next: those of the search, then the controls, then the finalists over fresh seeds."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from json import dumps
+from typing import Any
+
+from stkd.orchestrator.phases import Planned, confirmations, controls, drawn, phase_of
+from stkd.orchestrator.results import Phase, Role, TaskResults, Values
+from stkd.orchestrator.study import Study
+from stkd.search_spaces.schema import Space
+
+Announce = Callable[[Phase, int], None]
+"""Hears of a phase that begins, and of how many trials it has."""
+
+
+class Agenda:
+    """Hands out the trials of a task, phase after phase, all to the same processes.
+
+    What a phase consists of is known when the one before has ended. A search that learns asks the study for its next
+    trial; all other trials are lists. What has ended, or is still under way after an interruption, is not handed out
+    again.
+    """
+
+    def __init__(
+        self, space: Space, study: Study | None, results: Callable[[], TaskResults], announce: Announce
+    ) -> None:
+        self.study = study
+        self._space, self._results, self._announce = space, results, announce
+        self._phases: list[Phase] = ["search", "control", "confirm"]
+        self._left: list[Planned] | None = None
+        """Of the present phase; None until it begins."""
+        self._running: set[str] = set()
+
+    @property
+    def running(self) -> int:
+        """How many trials were handed out and have not ended."""
+        return len(self._running)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to hand out, or to wait for."""
+        return not self._phases and not self._running
+
+    def go_on(self, trials: Mapping[str, Mapping[str, Any]]) -> None:
+        """Say, after an interruption, which trials are still under way, with their configurations."""
+        self._running = set(trials)
+        if self.study:
+            self.study.go_on(trial for trial, config in trials.items() if phase_of(config) == "search")
+
+    def next(self, trial: str) -> dict[str, Any] | None:
+        """The configuration of a new trial; None while others must end first, and when all is over."""
+        while self._phases:
+            config = self._of_phase(self._phases[0], trial)
+            if config is not None:
+                self._running.add(trial)
+                return config
+            if self._running:
+                return None
+            self._phases.pop(0)
+            self._left = None
+        return None
+
+    def ended(self, trial: str) -> None:
+        """A trial has come to its end, whatever it was."""
+        self._running.discard(trial)
+
+    def is_complete(self) -> bool:
+        """Whether every trial of every phase has ended, by the results alone."""
+        if self._ended("search") < self._space.trial_count and not (self.study and self.study.exhausted):
+            return False
+        return not any(self._without_known(phase, ()) for phase in ("control", "confirm"))
+
+    def nothing_left_to_try(self) -> int | None:
+        """How many trials the search has had, if it ended before its last one."""
+        ended = self._ended("search")
+        return ended if self.study and self.study.exhausted and ended < self._space.trial_count else None
+
+    def _ended(self, phase: Phase) -> int:
+        return sum(trial.status != "running" for trial in self._results().of_phase(phase))
+
+    def _of_phase(self, phase: Phase, trial: str) -> dict[str, Any] | None:
+        begins = self._left is None
+        if self._left is None:
+            self._left = [] if self._asks_the_study(phase) else self._without_known(phase, self._running)
+        if begins:
+            count = self._space.trial_count if phase == "search" else len(self._planned(phase))
+            if count:
+                self._announce(phase, count)
+        if self._asks_the_study(phase):
+            return self._from_study(trial)
+        return self._left.pop(0).as_config() if self._left else None
+
+    def _asks_the_study(self, phase: Phase) -> bool:
+        return phase == "search" and self.study is not None
+
+    def _from_study(self, trial: str) -> dict[str, Any] | None:
+        assert self.study is not None, "only a search that learns has a study"
+        return None if self.study.handed_out >= self._space.trial_count else self.study.ask(trial)
+
+    def _planned(self, phase: Phase) -> list[Planned]:
+        match phase:
+            case "search":
+                return [] if self.study else drawn(self._space)
+            case "control":
+                return controls(self._space, self._results()) if self._space.controls else []
+            case "confirm":
+                return confirmations(self._space, self._results())
+
+    def _without_known(self, phase: Phase, under_way: Iterable[str]) -> list[Planned]:
+        """The phase's trials but for those that have ended or are under way."""
+        known = Counter(
+            _key(trial.role, trial.values)
+            for trial in self._results().of_phase(phase)
+            if trial.status != "running" or trial.trial in under_way
+        )
+        left = []
+        for planned in self._planned(phase):
+            key = _key(planned.role, planned.values)
+            if known[key]:
+                known[key] -= 1
+            else:
+                left.append(planned)
+        return left
+
+
+def _key(role: Role, values: Values) -> str:
+    return dumps([role, dict(values)], sort_keys=True)
