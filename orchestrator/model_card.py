@@ -17,6 +17,8 @@ from stkd.trainers.tasks import FITTING_METRICS, find_task
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 """Files of a student's folder."""
 SHOWN_CLASSES = 20
+DEFAULT_CLASSES = {"0": "LABEL_0", "1": "LABEL_1"}
+"""Classes of these names are not written into a config.json."""
 KINDS = {
     "single_label_classification": "one of the classes for",
     "regression": "a score for",
@@ -151,7 +153,8 @@ def _reads_pairs(given: HandedOver) -> bool:
 
 
 def _classes(config: Mapping[str, Any]) -> str:
-    names = [str(name) for _, name in sorted(config["id2label"].items(), key=lambda item: int(item[0]))]
+    found = config.get("id2label", DEFAULT_CLASSES)
+    names = [str(name) for _, name in sorted(found.items(), key=lambda item: int(item[0]))]
     more = f" and {len(names) - SHOWN_CLASSES} more, see config.json" if len(names) > SHOWN_CLASSES else ""
     return ", ".join(_code(name) for name in names[:SHOWN_CLASSES]) + more
 

@@ -1,5 +1,6 @@
 """Students handed over: the folder, its model card, and ONNX beside it."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 from huggingface_hub import ModelCard
 from stored import store, trial
 from tiny import TASK, tiny_teacher
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig
 
 from stkd.orchestrator.best import best_student
 from stkd.orchestrator.cli import main
@@ -60,7 +61,7 @@ def names(folder: Path) -> set[str]:
 
 def front_matter(card: str) -> dict[str, Any]:
     """What the hub reads of a card."""
-    return vars(ModelCard(card).data)
+    return {key: value for key, value in vars(ModelCard(card).data).items() if value is not None}
 
 
 def run_code(card: str, folder: Path) -> list[dict[str, Any]]:
@@ -259,6 +260,13 @@ def test_cards_of_other_tasks(tmp_path: Path) -> None:
     assert "`mine`: any number of the classes for texts" in multilabel
     assert "`class 18`, `class 19` and 3 more, see config.json" in multilabel
     assert 'model="FOLDER", top_k=None)' in multilabel
+
+
+def test_names_that_transformers_leaves_out_stand_in_the_card(tmp_path: Path) -> None:
+    given = handed_over(tmp_path)
+    config = json.loads(BertConfig(problem_type="single_label_classification").to_json_string())
+    assert "id2label" not in config
+    assert "| classes | `LABEL_0`, `LABEL_1` |" in model_card(replace(given, config=config))
 
 
 def test_class_names_cannot_break_a_card(tmp_path: Path) -> None:
