@@ -57,5 +57,5 @@ $(QUICKSTART): pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV): $(QUICKSTART)
-	$(PIP_INSTALL) -e '.[quickstart,dev]'
+	$(PIP_INSTALL) -e '.[quickstart,onnx,dev]'
 	@touch $@

@@ -1,11 +1,9 @@
-"""The best student of a sweep: shown, and written as a folder of its own."""
+"""The best student of a sweep, shown."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stkd.orchestrator.artifacts import RECORD
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import TaskResults, TrialResult, read_results
@@ -20,6 +18,8 @@ class BestStudent:
     results: TaskResults
     trial: TrialResult
     folder: Path
+    space: Path
+    """The search space, as the sweep was run."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything known of it, for machines. Scores are in 0..1."""
@@ -29,11 +29,11 @@ class BestStudent:
             "trial": self.trial.trial,
             "values": dict(self.trial.values),
             "score": self.trial.score,
-            "test_score": self._test_score(self.trial.student),
+            "test_score": self.test_score,
             "metrics": dict(self.trial.metrics),
-            "teacher_score": self._stage_score("teacher"),
-            "teacher_test_score": self._teacher_test_score(),
-            "dense_student_score": self._stage_score("trial_student"),
+            "teacher_score": self.teacher_score,
+            "teacher_test_score": self.teacher_test_score,
+            "dense_student_score": self.dense_score,
             "verdict": self.results.evidence.verdict if self.results.evidence else None,
             "student": str(self.folder),
         }
@@ -44,9 +44,9 @@ class BestStudent:
         rows = [
             ("sweep", f"{self.sweep}, task {self.results.task}"),
             ("best student", f"{self.trial.name} (trial {self.trial.trial}, epoch {metrics['epoch']:.0f})"),
-            ("score", f"{100 * self.trial.score:.1f}; test {_percent(self._test_score(self.trial.student))}"),
-            ("teacher", f"{_percent(self._stage_score('teacher'))}; test {_percent(self._teacher_test_score())}"),
-            ("dense student", f"{_percent(self._stage_score('trial_student'))} (student of the dense teacher)"),
+            ("score", f"{100 * self.trial.score:.1f}; test {percentage(self.test_score)}"),
+            ("teacher", f"{percentage(self.teacher_score)}; test {percentage(self.teacher_test_score)}"),
+            ("dense student", f"{percentage(self.dense_score)} (student of the dense teacher)"),
             ("size", f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"),
             ("speed", f"{metrics['milliseconds_per_example']:.1f} ms per example, one at a time"),
             ("folder", str(self.folder)),
@@ -55,13 +55,38 @@ class BestStudent:
             rows.insert(-1, ("verdict", self.results.evidence.verdict))
         return "\n".join(f"{name:<14}{value}" for name, value in rows)
 
+    @property
+    def test_score(self) -> float | None:
+        """On the test split; this and all other scores are in 0..1, and None where they are not known."""
+        return self._test_score(self.trial.student)
+
+    @property
+    def teacher_score(self) -> float | None:
+        """The teacher's, on the split that students are chosen by."""
+        return self._stage_score("teacher")
+
+    @property
+    def teacher_test_score(self) -> float | None:
+        """The teacher's, on the test split."""
+        return self._stage_test_score("teacher")
+
+    @property
+    def dense_score(self) -> float | None:
+        """That of the student of the dense teacher, on the split that students are chosen by."""
+        return self._stage_score("trial_student")
+
+    @property
+    def dense_test_score(self) -> float | None:
+        """The same on the test split."""
+        return self._stage_test_score("trial_student")
+
     def _test_score(self, model: str) -> float | None:
         test = self.results.tests.get(model)
         return None if test is None else test.score
 
-    def _teacher_test_score(self) -> float | None:
-        teacher = self.results.stages.get("teacher")
-        return None if teacher is None else self._test_score(teacher.artifact)
+    def _stage_test_score(self, stage: str) -> float | None:
+        found = self.results.stages.get(stage)
+        return None if found is None else self._test_score(found.artifact)
 
     def _stage_score(self, stage: str) -> float | None:
         found = self.results.stages.get(stage)
@@ -83,20 +108,9 @@ def best_student(storage: Path, sweep_id: str, task: str | None) -> BestStudent:
     chosen = chosen_trial(by_task[name])
     if chosen is None:
         raise UserError(f"sweep {sweep.sweep_id} has no student for task {name} yet")
-    return BestStudent(sweep.sweep_id, by_task[name], chosen, root.artifacts / chosen.student)
+    return BestStudent(sweep.sweep_id, by_task[name], chosen, root.artifacts / chosen.student, sweep.space)
 
 
-def export_student(student: BestStudent, target: Path) -> None:
-    """Copy the student's folder; raises UserError where something lies there already."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"--export {target}: already there and not empty; choose another folder")
-    if not student.folder.is_dir():
-        raise UserError(f"the student's folder {student.folder} is gone from the artifacts")
-    try:
-        shutil.copytree(student.folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD))
-    except OSError as error:
-        raise UserError(f"--export {target}: cannot be written: {error.strerror}") from error
-
-
-def _percent(score: float | None) -> str:
+def percentage(score: float | None) -> str:
+    """A score in 0..1 as a percentage."""
     return "not known" if score is None else f"{100 * score:.1f}"

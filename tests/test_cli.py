@@ -35,6 +35,11 @@ class Student:
         return f"best: {self.name}"
 
 
+@dataclass
+class Exported:
+    lacking: str = ""
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
     """Calls of what the commands pass their work to; nothing of it runs."""
@@ -51,7 +56,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
         "sweep": {"run_sweep": 0, "resume_sweep": 0},
         "scoring": {"run_score": 0},
         "ui": {"serve_ui": 0},
-        "best": {"best_student": Student("small"), "export_student": None},
+        "best": {"best_student": Student("small")},
+        "exporting": {"export_student": Exported()},
     }
     for module, functions in fakes.items():
         fake = ModuleType(module)
@@ -130,7 +136,27 @@ def test_best_shows_and_exports(calls: list[tuple[Any, ...]]) -> None:
         ("best_student", Path("./stkd-runs"), "latest", None),
         ("best_student", Path("s"), "a", "mrpc"),
     ]
-    assert calls[3] == ("export_student", Student("small"), Path("out"))
+    assert calls[3] == ("export_student", Student("small"), Path("out"), False)
+    run("best", "--export", "out", "--onnx")
+    assert calls[-1] == ("export_student", Student("small"), Path("out"), True)
+
+
+def test_best_says_what_an_export_lacks(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    exporting = sys.modules["stkd.orchestrator.exporting"]
+    monkeypatch.setattr(exporting, "export_student", lambda *_: Exported("pip install 'stkd[onnx]'"))
+    result = CliRunner().invoke(main, ["best", "--export", "out", "--json"])
+    assert json.loads(result.stdout) == {"student": "small"}
+    assert result.stderr.splitlines() == [
+        "written to out",
+        "without model.onnx, the small form of a pruned student: pip install 'stkd[onnx]'",
+    ]
+
+
+def test_onnx_needs_a_folder_to_go_to(calls: list[tuple[Any, ...]]) -> None:
+    result = CliRunner().invoke(main, ["best", "--onnx"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("stkd: --onnx writes into the folder of --export")
+    assert calls == []
 
 
 def test_help_and_version_are_no_failures() -> None:

@@ -30,6 +30,8 @@ IMPORTERS = {
     "deepspeed": {"trainers/checkpoints.py", "trainers/engine.py", "trainers/ranks.py"},
     "matplotlib": {"orchestrator/pictures.py"},
     "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py"},
+    "onnx_ir": {"trainers/onnx_models.py"},
+    "onnxruntime": {"trainers/onnx_models.py"},
     "optuna": {"orchestrator/study.py"},
     "ray.tune": {
         "orchestrator/callback.py",

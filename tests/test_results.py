@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from stored import store, trial
 from tiny import tiny_data
 
-from stkd.orchestrator.best import best_student, export_student
+from stkd.orchestrator.best import best_student
 from stkd.orchestrator.callback import failure_reason
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.layout import Storage
@@ -16,10 +17,8 @@ from stkd.orchestrator.results import (
     Evidence,
     FinalScore,
     Interval,
-    Result,
     ResultsFile,
     StageResult,
-    Status,
     TrialResult,
     describe,
     describe_as,
@@ -27,29 +26,6 @@ from stkd.orchestrator.results import (
 )
 from stkd.orchestrator.tables import print_whole, results_table, size_line
 from stkd.trainers.errors import UserError
-
-
-def trial(name: str, score: float, status: Status = "finished", **changes: object) -> TrialResult:
-    metrics = {
-        "epoch": 2.0,
-        "score": score,
-        "accuracy": score,
-        "parameters": 17.2e6,
-        "megabytes": 69.0,
-        "milliseconds_per_example": 3.1,
-    }
-    values = {"interpolation": 0.416, "sparsity": 0.3, "temperature": 2.63}
-    fields = {"values": values, "epochs": 3, "metrics": metrics, "student": f"student-{name}"} | changes
-    return TrialResult(name, status=status, **fields)  # type: ignore[arg-type]
-
-
-def store(root: Path, *results: Result) -> Storage:
-    storage = Storage(root)
-    sweep = storage.new_sweep("tiny")
-    sweep.space.write_text("")
-    for result in results:
-        ResultsFile(sweep.task("mrpc").results).append(result)
-    return storage
 
 
 def test_later_lines_replace_earlier_ones_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
@@ -120,19 +96,6 @@ def test_test_scores_stand_beside_the_best(tmp_path: Path) -> None:
     assert (student.as_dict()["test_score"], student.as_dict()["teacher_test_score"]) == (0.61, 0.87)
     assert "70.0; test 61.0" in student.as_text()
     assert "90.0; test 87.0" in student.as_text()
-
-
-def test_export_copies_the_student_and_refuses_to_overwrite(tmp_path: Path) -> None:
-    storage = store(tmp_path / "runs", trial("a", 0.5))
-    folder = storage.artifacts / "student-a"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "artifact.json").write_text("{}")
-    student = best_student(tmp_path / "runs", "latest", None)
-    export_student(student, tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]
-    with pytest.raises(UserError, match="already there and not empty"):
-        export_student(student, tmp_path / "out")
 
 
 def test_two_sweeps_in_one_second_get_two_folders(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from stkd.trainers.batches import EncodedExamples
 from stkd.trainers.config import DistillationConfig, StudentConfig, TrainingConfig
 from stkd.trainers.job import Job, encode_task
 from stkd.trainers.loop import CachedTeacher, Training, distillation_loss
-from stkd.trainers.models import UNITS, load_saved, load_tokenizer, parameter_count, save_model
+from stkd.trainers.models import load_saved, load_tokenizer, parameter_count, save_model
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.specs import LOGITS, SCORES, Distillation, JobSpec
+from stkd.trainers.specs import LOGITS, SCORES, UNITS, Distillation, JobSpec
 from stkd.trainers.students import Student, prune, start_student
 from stkd.trainers.units import UnitMask, expanded, masked, sliced
 

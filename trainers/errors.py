@@ -15,3 +15,7 @@ class MisplacedError(ValueError):
 
 class NonFiniteLossError(ArithmeticError):
     """The loss of a training step is not a number or infinite, so that further steps would be wasted."""
+
+
+class OnnxError(UserError):
+    """A model cannot be handed over as ONNX: a package is missing, or the file would not answer as the model does."""

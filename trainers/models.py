@@ -16,6 +16,7 @@ from transformers import (
 from stkd.trainers.errors import UserError
 from stkd.trainers.families import family_of
 from stkd.trainers.model_files import resolve_model
+from stkd.trainers.specs import UNITS
 from stkd.trainers.tasks import Kind, Task
 from stkd.trainers.units import UnitMask, expanded, sliced
 
@@ -25,9 +26,6 @@ PROBLEM_TYPES: dict[Kind, str] = {
     "multilabel": "multi_label_classification",
 }
 """What `transformers` calls the kinds of task; its pipelines choose softmax, nothing or sigmoid by it."""
-
-UNITS = "units.safetensors"
-"""Beside a saved model that lacks units: which ones it has."""
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

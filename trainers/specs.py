@@ -15,6 +15,8 @@ from stkd.trainers.tasks import Task
 LOGITS, LABELS = "logits.safetensors", "labels"
 SCORES = "scores.safetensors"
 """Files of artifacts; the logits on the test split have their labels beside them."""
+UNITS = "units.safetensors"
+"""Beside a saved model that lacks units: which ones it has."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""Sweeps as they lie in a storage folder, without having been run."""
+
+from pathlib import Path
+
+from stkd.orchestrator.layout import Storage
+from stkd.orchestrator.results import Result, ResultsFile, Status, TrialResult
+
+
+def trial(name: str, score: float, status: Status = "finished", **changes: object) -> TrialResult:
+    """A trial with a student, `student-NAME`."""
+    metrics = {
+        "epoch": 2.0,
+        "score": score,
+        "accuracy": score,
+        "parameters": 17.2e6,
+        "megabytes": 69.0,
+        "milliseconds_per_example": 3.1,
+    }
+    values = {"interpolation": 0.416, "sparsity": 0.3, "temperature": 2.63}
+    fields = {"values": values, "epochs": 3, "metrics": metrics, "student": f"student-{name}"} | changes
+    return TrialResult(name, status=status, **fields)  # type: ignore[arg-type]
+
+
+def store(root: Path, *results: Result, task: str = "mrpc", space: str = "") -> Storage:
+    """A new sweep of one task with these results."""
+    storage = Storage(root)
+    sweep = storage.new_sweep("tiny")
+    sweep.space.write_text(space)
+    for result in results:
+        ResultsFile(sweep.task(task).results).append(result)
+    return storage
