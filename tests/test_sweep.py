@@ -158,9 +158,9 @@ def test_mlflow_holds_a_parent_with_stages_and_trials(swept: Swept) -> None:
     assert len(parents) == 1
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     kinds = sorted(run.data.tags["stkd.kind"] for run in children)
-    assert kinds == sorted(["data", "teacher", "trial_student", "scores", *["trial"] * (8 + 3 + 8)])
+    assert kinds == sorted(["data", "teacher", "logits", "trial_student", "scores", *["trial"] * (8 + 3 + 8)])
     statuses = sorted(run.info.status for run in runs)
-    assert statuses == ["FAILED"] * 4 + ["FINISHED"] * (9 + 3 + 8)
+    assert statuses == ["FAILED"] * 4 + ["FINISHED"] * (1 + 5 + 4 + 3 + 8)
     failed = [run for run in children if run.info.status == "FAILED"]
     assert all("loss is nan" in run.data.tags["stkd.failure"] for run in failed)
     finished = [run for run in children if run.data.tags.get("stkd.status") == "finished"]
@@ -195,10 +195,10 @@ def test_second_sweep_takes_everything_over(swept: Swept) -> None:
         "sweep", "--space", swept.space, "--set", "search.training.learning_rate=null", "--set", "trials.count=4"
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("taken over from an earlier sweep") == 4
+    assert done.stdout.count("taken over from an earlier sweep") == 5
     second = read_results(swept.storage.find_sweep())["remarks"]
     assert all(stage.taken_over for stage in second.stages.values())
-    assert len(second.stages) == 4
+    assert len(second.stages) == 5
     first = {(t.values["interpolation"], t.values["sparsity"]): t for t in swept.trials("finished")}
     for trial in second.of_phase("search"):
         twin = first[trial.values["interpolation"], trial.values["sparsity"]]
@@ -238,7 +238,7 @@ def test_a_search_ends_where_everything_that_differs_is_trained(swept: Swept) ->
     changes = (*search, "trials.searcher=optuna", "trials.count=4")
     done = stkd("sweep", "--space", swept.space, *(part for change in changes for part in ("--set", change)))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing is left to try after 1 of 4 trials" in done.stdout
+    assert "nothing was left to try after 1 of 4 trials" in done.stdout
     sweep = swept.storage.find_sweep()
     (trial,) = read_results(sweep)["remarks"].of_phase("search")
     assert trial.status == "finished"
