@@ -15,18 +15,20 @@ from stkd.trainers.sources import TaskData
 
 STARTING, IDLE, TESTING = "starting", "idle", "test"
 """Held while processes start, by nobody, and by the look at the test split."""
+KEEP_SECONDS = 10.0
 
 
 class Ledger(Observer):
     """Divides the devices among who holds them, from one event to the next; the rest of them is idle.
 
-    So its accounts add up to the wall-clock times the devices. It is stored at every event: a kill loses none of it.
+    So its accounts add up to the wall-clock times the devices. It is stored now and then: a kill loses seconds of it.
     """
 
     def __init__(self, file: ResultsFile, plan: "DevicePlan", clock: Callable[[], float] = monotonic) -> None:
         self._file, self.plan, self._clock = file, plan, clock
         self._begun = datetime.now(UTC).isoformat(timespec="microseconds")
         self._start = self._last = clock()
+        self._kept, self._over = float("-inf"), False
         self._holders: dict[str, float] = {}
         self._held: Counter[str] = Counter()
 
@@ -75,6 +77,7 @@ class Ledger(Observer):
 
     @override
     def task_ended(self, finished: bool) -> None:
+        self._over = True
         self._pass()
 
     def _pass(self) -> None:
@@ -84,9 +87,14 @@ class Ledger(Observer):
         for holder, devices in {**self._holders, IDLE: idle}.items():
             self._held[holder] += (now - self._last) * devices  # type: ignore[assignment]
         self._last = now
+        if now - self._kept >= KEEP_SECONDS or self._over:
+            self._keep(now)
+
+    def _keep(self, now: float) -> None:
+        self._kept = now
         plan, seconds = self.plan, now - self._start
         held = dict(self._held)
-        self._file.append(Session(self._begun, plan.unit, plan.devices, plan.stage, plan.trial, seconds, held))
+        self._file.keep_session(Session(self._begun, plan.unit, plan.devices, plan.stage, plan.trial, seconds, held))
 
 
 @dataclass(frozen=True)

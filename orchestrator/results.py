@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from stkd.orchestrator.artifacts import write_json
 from stkd.orchestrator.layout import SweepFolder
 
 Status = Literal["running", "finished", "stopped", "failed"]
@@ -167,13 +168,12 @@ class TaskResults:
         return sorted(scored, key=lambda trial: -trial.score)
 
 
-Result = StageResult | TrialResult | FinalScore | Evidence | Session
+Result = StageResult | TrialResult | FinalScore | Evidence
 KINDS: Mapping[type[Result], str] = {
     StageResult: "stage",
     TrialResult: "trial",
     FinalScore: "test",
     Evidence: "evidence",
-    Session: "session",
 }
 
 
@@ -190,9 +190,21 @@ class ResultsFile:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **asdict(result)}) + "\n")
 
+    def keep_session(self, session: Session) -> None:
+        """Store what a session has held so far, in place of what it had before."""
+        self._sessions.mkdir(parents=True, exist_ok=True)
+        write_json(self._sessions / f"{session.begun.replace(':', '')}.json", asdict(session))
+
+    @property
+    def _sessions(self) -> Path:
+        return self._path.with_name("sessions")
+
     def read(self, task: str) -> TaskResults:
         """All results so far; a last line that a kill cut short is left out."""
         results = TaskResults(task)
+        for path in sorted(self._sessions.glob("*.json")):
+            session = Session(**json.loads(path.read_text(encoding="utf-8")))
+            results.sessions[session.begun] = session
         if not self._path.exists():
             return results
         for line in self._path.read_text(encoding="utf-8").split("\n")[:-1]:
@@ -204,8 +216,6 @@ class ResultsFile:
                     results.trials[record["trial"]] = TrialResult(**record)
                 case "test":
                     results.tests[record["model"]] = FinalScore(**record)
-                case "session":
-                    results.sessions[record["begun"]] = Session(**record)
                 case "evidence":
                     results.evidence = Evidence.from_record(record)
         return results

@@ -222,14 +222,14 @@ def test_scores_and_sweeps_take_each_others_stages_over(tmp_path: Path) -> None:
 
     done = stkd("sweep", "--space", space)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("taken over from an earlier sweep") == 6
+    assert done.stdout.count("taken over from an earlier sweep") == 7
     maps = storage.find_sweep().task("remarks").heat_maps("scores-layers=1")
     assert sorted(path.name for path in maps.iterdir()) == ["heads.png", "neurons.png"]
     assert len(list(storage.root.glob("mlflow-artifacts/*/artifacts/heat-maps/*.png"))) == 4
 
     done = stkd("score", "--space", space, "--out", tmp_path / "maps")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("taken over from an earlier sweep") == 6
+    assert done.stdout.count("taken over from an earlier sweep") == 7
     assert done.stdout.count("heads go\n") == done.stdout.count("neurons go\n") == 2
     assert f"stkd sweep --space {space}" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
