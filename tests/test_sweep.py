@@ -309,7 +309,7 @@ def test_ctrl_c_leaves_nothing_behind_and_resume_finishes(tmp_path: Path) -> Non
 
     client = MlflowClient(f"sqlite:///{storage.root}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
-    assert len(runs) == 1 + 4 + 4 + 3
+    assert len(runs) == 1 + 5 + 4 + 3
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         if run.data.tags["stkd.kind"] == "trial":
