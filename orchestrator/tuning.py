@@ -20,14 +20,17 @@ class Tuning:
     """Runs a task's trials to their end, as many at a time as there is room for; what was begun is restored.
 
     One run of Tune holds all phases, so that the processes of trials, with all that they have loaded, serve them all.
+    `trainable` is what a trial is, set up with the plan as `Trial` is.
     """
 
-    def __init__(self, plan: TrialPlan, callback: SweepCallback, agenda: Agenda) -> None:
+    def __init__(
+        self, plan: TrialPlan, callback: SweepCallback, agenda: Agenda, trainable: type[tune.Trainable] = Trial
+    ) -> None:
         self._plan, self._callback = plan, callback
         resources = plan.space.resources
         request = (resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
         group = tune.PlacementGroupFactory(bundles(*request), strategy="PACK")
-        self._trainable = tune.with_resources(tune.with_parameters(Trial, plan=plan), group)
+        self._trainable = tune.with_resources(tune.with_parameters(trainable, plan=plan), group)
         self._searcher = AgendaSearcher(agenda, concurrent_trials(plan.space))
 
     def run(self) -> None:
