@@ -9,7 +9,6 @@ QUICKSTART := $(VENV)/.installed-quickstart
 DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
-BENCHMARKS = $(wildcard benchmarks/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,10 +32,10 @@ types: $(DEV)  ## mypy, strict
 	@for package in $(PACKAGES); do ln -sfn ../../$$package .typecheck/stkd/$$package; done
 	$(BIN)/mypy -p stkd
 	$(BIN)/mypy tests
+	$(BIN)/mypy benchmarks
 
-bench: $(QUICKSTART)  ## run what lies in benchmarks/
-	@test -n "$(BENCHMARKS)" || echo "there are no benchmarks yet: benchmarks/ holds no script"
-	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(QUICKSTART)  ## measure what stkd is faster than; ONLY="steps scores" runs some
+	$(BIN)/python benchmarks/run.py $(ONLY)
 
 clean:  ## remove the environment and everything that tools left; results in stkd-runs/ stay
 	rm -rf $(VENV) .typecheck build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
