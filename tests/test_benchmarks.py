@@ -38,6 +38,9 @@ ROWS = {
     "equality": 10 if WITH_BF16 else 8,
 }
 """How many rows each bench has when quick; `second_sweep` has one more otherwise."""
+OF_SWEEPS = {"first_step", "no_ops", "trial_memory", "second_sweep", "whole_sweep"}
+"""Benches that start Ray several times over: minutes, even when quick."""
+RUN = [pytest.param(bench, marks=pytest.mark.bench if bench in OF_SWEEPS else pytest.mark.slow) for bench in ROWS]
 
 
 def row(ours: list[float], theirs: list[float], *goals: Goal) -> Row:
@@ -128,8 +131,7 @@ def test_without_buckets_batches_mix_lengths() -> None:
     assert spread() == bucketed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bench", ROWS)
+@pytest.mark.parametrize("bench", RUN)
 def test_every_bench_runs(bench: str, tmp_path: Path) -> None:
     command = [sys.executable, "run.py", "--quick", "--out", str(tmp_path), bench]
     subprocess.run(command, cwd=BENCHMARKS, env=os.environ, check=True, timeout=600)
