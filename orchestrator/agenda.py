@@ -1,7 +1,7 @@
 """Which trial comes next: those of the search, then the controls, then the finalists over fresh seeds."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from json import dumps
 from typing import Any
 
@@ -69,7 +69,8 @@ class Agenda:
         """Whether every trial of every phase has ended, by the results alone."""
         if self._ended("search") < self._space.trial_count and not (self.study and self.study.exhausted):
             return False
-        return not any(self._without_known(phase, ()) for phase in ("control", "confirm"))
+        later: tuple[Phase, ...] = ("control", "confirm")
+        return not any(self._without_known(phase, self._planned(phase), ()) for phase in later)
 
     def nothing_left_to_try(self) -> int | None:
         """How many trials the search has had, if it ended before its last one."""
@@ -80,23 +81,15 @@ class Agenda:
         return sum(trial.status != "running" for trial in self._results().of_phase(phase))
 
     def _of_phase(self, phase: Phase, trial: str) -> dict[str, Any] | None:
-        begins = self._left is None
         if self._left is None:
-            self._left = [] if self._asks_the_study(phase) else self._without_known(phase, self._running)
-        if begins:
-            count = self._space.trial_count if phase == "search" else len(self._planned(phase))
+            planned = self._planned(phase)
+            self._left = self._without_known(phase, planned, self._running)
+            count = self._space.trial_count if phase == "search" else len(planned)
             if count:
                 self._announce(phase, count)
-        if self._asks_the_study(phase):
-            return self._from_study(trial)
+        if phase == "search" and self.study:
+            return None if self.study.handed_out >= self._space.trial_count else self.study.ask(trial)
         return self._left.pop(0).as_config() if self._left else None
-
-    def _asks_the_study(self, phase: Phase) -> bool:
-        return phase == "search" and self.study is not None
-
-    def _from_study(self, trial: str) -> dict[str, Any] | None:
-        assert self.study is not None, "only a search that learns has a study"
-        return None if self.study.handed_out >= self._space.trial_count else self.study.ask(trial)
 
     def _planned(self, phase: Phase) -> list[Planned]:
         match phase:
@@ -107,15 +100,15 @@ class Agenda:
             case "confirm":
                 return confirmations(self._space, self._results())
 
-    def _without_known(self, phase: Phase, under_way: Iterable[str]) -> list[Planned]:
-        """The phase's trials but for those that have ended or are under way."""
+    def _without_known(self, phase: Phase, every: Iterable[Planned], under_way: Container[str]) -> list[Planned]:
+        """Of the phase's trials, those that have neither ended nor are under way."""
         known = Counter(
             _key(trial.role, trial.values)
             for trial in self._results().of_phase(phase)
             if trial.status != "running" or trial.trial in under_way
         )
         left = []
-        for planned in self._planned(phase):
+        for planned in every:
             key = _key(planned.role, planned.values)
             if known[key]:
                 known[key] -= 1

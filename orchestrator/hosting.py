@@ -1,4 +1,4 @@
-"""The gang of ranks that computes a task's stages."""
+"""Where a sweep runs: the gang that computes stages, the trials side by side, and the devices that both take."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

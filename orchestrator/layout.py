@@ -36,7 +36,12 @@ class TaskFolder:
 
     def checkpoints(self, trial: str) -> Path:
         """A trial's checkpoints, for as long as it runs."""
-        return self.root / "checkpoints" / trial
+        return self.all_checkpoints / trial
+
+    @property
+    def all_checkpoints(self) -> Path:
+        """The checkpoints of every trial."""
+        return self.root / "checkpoints"
 
 
 @dataclass(frozen=True)

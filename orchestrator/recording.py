@@ -5,11 +5,11 @@ from math import isfinite
 
 from typing_extensions import override
 
+from stkd.orchestrator.account import Account
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.ledger import Account
 from stkd.orchestrator.results import Evidence, FinalScore, StageResult, TaskResults, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.schema import Space

@@ -8,8 +8,8 @@ from rich.measure import Measurement
 from rich.segment import Segments
 from rich.table import Table
 
+from stkd.orchestrator.account import Account
 from stkd.orchestrator.evidence import chosen_trial
-from stkd.orchestrator.ledger import Account
 from stkd.orchestrator.results import SHORT_NAMES, Evidence, Role, TaskResults
 from stkd.orchestrator.time_lines import time_lines
 from stkd.search_spaces.schema import Space

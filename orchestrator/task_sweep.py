@@ -4,6 +4,7 @@ import shutil
 
 from rich.console import Console
 
+from stkd.orchestrator.account import Account
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
@@ -12,7 +13,7 @@ from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.hosting import device_plan, stage_host
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.ledger import Account, Ledger
+from stkd.orchestrator.ledger import Ledger
 from stkd.orchestrator.packing import packed
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile, TaskResults
@@ -65,7 +66,7 @@ class TaskSweep:
             self._ledger.plan = device_plan(self._space)
         if not self._trials(shared):
             return False
-        shutil.rmtree(self._folder.checkpoints(""), ignore_errors=True)  # what was written as its trial was stopped
+        shutil.rmtree(self._folder.all_checkpoints, ignore_errors=True)  # what was written as its trial was stopped
         self._observer.testing_started()
         with stage_host(self._space) as host:
             models = tested_models(self._space, self._results(), shared, self._store)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from stkd.orchestrator.ledger import Account
+from stkd.orchestrator.account import Account
 
 LEAST_SHOWN = 0.005
 """Shares below half a percent are left out."""

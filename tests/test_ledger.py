@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_data
 
-from stkd.orchestrator.ledger import IDLE, STARTING, TESTING, Account, DevicePlan, Ledger
+from stkd.orchestrator.account import Account
+from stkd.orchestrator.ledger import IDLE, STARTING, TESTING, DevicePlan, Ledger
 from stkd.orchestrator.results import ResultsFile, StageResult, TaskResults, TrialResult
 from stkd.orchestrator.time_lines import time_lines
 from stkd.search_spaces.reading import read_space
