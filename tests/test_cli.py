@@ -12,7 +12,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from stkd.orchestrator.cli import Settings, guarded, main
+from stkd.orchestrator.cli import guarded, main
+from stkd.orchestrator.options import Settings
 from stkd.search_spaces.reading import read_space, space_text
 from stkd.search_spaces.schema import Space
 from stkd.trainers.errors import UserError
