@@ -21,7 +21,7 @@ test: $(DEV)  ## install, then run all tests
 	$(BIN)/python -m pytest
 
 test-fast: $(DEV)  ## the tests that take a second at most
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not bench"
 
 lint: $(DEV)  ## ruff: rules and format
 	$(BIN)/ruff check

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 from baselines import PlainLoop
 from measuring import Goal, Row, Settings
 from places import workplace
@@ -19,13 +18,13 @@ from workloads import STUDENT, TASK, teacher_name
 
 from stkd.trainers import batches
 from stkd.trainers.batches import EncodedExamples, encode
-from stkd.trainers.config import DataConfig, DistillationConfig, TrainingConfig
+from stkd.trainers.config import DataConfig, DistillationConfig, ScoringConfig, TrainingConfig
 from stkd.trainers.engine import computes_in_bf16
 from stkd.trainers.loop import CachedTeacher, LiveTeacher, Teacher, Training, distillation_loss, label_loss, predict
 from stkd.trainers.metrics import evaluate
 from stkd.trainers.models import load_base, load_saved, load_tokenizer, save_model
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import score_units
+from stkd.trainers.scores import score_units, scoring_batches
 from stkd.trainers.sources import load_task
 from stkd.trainers.students import make_student
 from stkd.trainers.units import UnitMask, masked, sliced
@@ -57,8 +56,7 @@ class Case:
         self._training = TrainingConfig(epochs=2, learning_rate=1e-4, max_length=LONGEST)
         save_model(self._fine_tuned(load_base(model, TASK, seed=0)), tokenizer, folder)
         self._teacher = load_saved(folder)
-        order = np.array_split(np.argsort(self._train.lengths), len(self._train) // 32)
-        scored = (self._train.batch(indices, self._teacher.device) for indices in order)
+        scored = scoring_batches(self._train, ScoringConfig(), self._teacher.device)
         self._mask = UnitMask.of(score_units(self._teacher, None, scored, TASK.kind, 2.0), SPARSE)
         self._sparse = sliced(self._teacher, self._mask)
         self._logits = predict(self._sparse, self._train, Ranks())

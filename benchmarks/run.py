@@ -23,6 +23,8 @@ from measuring import HEADINGS, ON_CPU, RESULTS, Row, Settings, environment, fil
 BENCHES = (
     "steps",
     "scores",
+    "evaluation",
+    "side_by_side",
     "first_step",
     "no_ops",
     "trial_memory",

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 from baselines import mask_gradients, padded_batches
 from measuring import Goal, Row, Settings, in_turns, seconds
 from transformers import PreTrainedModel
@@ -12,7 +11,7 @@ from stkd.trainers.batches import EncodedExamples
 from stkd.trainers.config import ScoringConfig
 from stkd.trainers.loop import CachedTeacher, predict
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import score_units
+from stkd.trainers.scores import score_units, scoring_batches
 
 SCORING = ScoringConfig()
 
@@ -43,8 +42,7 @@ def _from_activations(model: PreTrainedModel, student: PreTrainedModel, data: En
     """As a sweep's stage does: the student's logits first, then one pass of the teacher, both sorted by length."""
     ranks = Ranks()
     followed = CachedTeacher(predict(student, data, ranks))
-    order = np.array_split(np.argsort(data.lengths, kind="stable"), -(-len(data) // SCORING.batch_size))
-    batches = (data.batch(indices, ranks.device) for indices in order)
+    batches = scoring_batches(data, SCORING, ranks.device)
     score_units(model, followed.logits, batches, TASK.kind, SCORING.temperature, SCORING.reduction)
 
 

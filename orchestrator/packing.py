@@ -58,9 +58,7 @@ def packed(space: Space, task: Task, shared: Shared, store: ArtifactStore, obser
     """The space with the resources of trials that are packed best; a stage, found again by job and node."""
     node, student = largest_node(), shared.of(space.student)
     cores, gpus = int(node.get("CPU", 1)), int(node.get("GPU", 0)) if space.resources.gpus_per_rank else 0
-    logits = store.path("logits", {"data": shared.data.name, "teacher": shared.teacher.name, "mask": DENSE})
-    distillation = Distillation(shared.teacher, logits, space.student, space.distillation, student.importance)
-    spec = JobSpec(task, student.data, space.training, distillation=distillation, deepspeed=space.deepspeed)
+    spec = dense_job(space, task, shared, store)
     inputs = {
         "student": student.inputs,
         "training": space.training.model_dump(exclude={"epochs", "patience", "seed"}),
@@ -72,7 +70,7 @@ def packed(space: Space, task: Task, shared: Shared, store: ArtifactStore, obser
     def compute(_: Path) -> Mapping[str, float]:
         speeds = _speeds(packings(cores, gpus), spec)
         best = best_packing(speeds)
-        shown = {f"examples_per_second_{tried.jobs}": speed for tried, speed in speeds.items()}
+        shown = {f"examples_per_second_{tried.jobs}": found for tried, found in speeds.items()}
         return {"jobs": best.jobs, "cpus": best.cpus, "gpus": best.gpus, **shown}
 
     found = read_metrics(computed_stage(store, observer, "packing", inputs, compute))
@@ -80,11 +78,19 @@ def packed(space: Space, task: Task, shared: Shared, store: ArtifactStore, obser
     return space.model_copy(update={"resources": best.applied(space.resources)})
 
 
+def dense_job(space: Space, task: Task, shared: Shared, store: ArtifactStore) -> JobSpec:
+    """The training of the dense teacher's student, whose logits are there before any trial's."""
+    student = shared.of(space.student)
+    logits = store.path("logits", {"data": shared.data.name, "teacher": shared.teacher.name, "mask": DENSE})
+    distillation = Distillation(shared.teacher, logits, space.student, space.distillation, student.importance)
+    return JobSpec(task, student.data, space.training, distillation=distillation, deepspeed=space.deepspeed)
+
+
 def best_packing(speeds: Mapping[Packing, float]) -> Packing:
     """The fewest trials side by side that no larger number beats by what is worth it."""
     best = next(iter(speeds))
-    for packing, speed in speeds.items():
-        if speed > WORTHWHILE * speeds[best]:
+    for packing, found in speeds.items():
+        if found > WORTHWHILE * speeds[best]:
             best = packing
     return best
 
@@ -93,11 +99,11 @@ def _speeds(tried: Iterable[Packing], spec: JobSpec) -> dict[Packing, float]:
     """Examples per second by packing, for as long as more trials side by side bring more; raises StageError."""
     speeds: dict[Packing, float] = {}
     for packing in tried:
-        speed = _speed(packing, spec)
-        if speed is None:
+        found = speed(packing, spec)
+        if found is None:
             break
-        paid = not speeds or speed > WORTHWHILE * max(speeds.values())
-        speeds[packing] = speed
+        paid = not speeds or found > WORTHWHILE * max(speeds.values())
+        speeds[packing] = found
         if not paid:
             break
     if not speeds:
@@ -105,7 +111,7 @@ def _speeds(tried: Iterable[Packing], spec: JobSpec) -> dict[Packing, float]:
     return speeds
 
 
-def _speed(packing: Packing, spec: JobSpec) -> float | None:
+def speed(packing: Packing, spec: JobSpec) -> float | None:
     """Examples per second of all trials of a packing together; None where they run out of memory."""
     with ExitStack() as stack:
         gangs = [stack.enter_context(hosted_gang(WORKER, 1, packing.cpus, packing.gpus)) for _ in range(packing.jobs)]

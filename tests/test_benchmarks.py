@@ -29,6 +29,8 @@ WITH_BF16 = computes_in_bf16(TrainingConfig(), torch.device("cpu"))
 ROWS = {
     "steps": 4,
     "scores": 2,
+    "evaluation": 2,
+    "side_by_side": 1,
     "first_step": 2,
     "no_ops": 3,
     "trial_memory": 1,
@@ -38,7 +40,7 @@ ROWS = {
     "equality": 10 if WITH_BF16 else 8,
 }
 """How many rows each bench has when quick; `second_sweep` has one more otherwise."""
-OF_SWEEPS = {"first_step", "no_ops", "trial_memory", "second_sweep", "whole_sweep"}
+OF_SWEEPS = {"side_by_side", "first_step", "no_ops", "trial_memory", "second_sweep", "whole_sweep"}
 """Benches that start Ray several times over: minutes, even when quick."""
 RUN = [pytest.param(bench, marks=pytest.mark.bench if bench in OF_SWEEPS else pytest.mark.slow) for bench in ROWS]
 

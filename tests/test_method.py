@@ -1,5 +1,7 @@
 """The method against the reference implementation's numbers, and the properties that hold for any numbers."""
 
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -78,6 +80,38 @@ def test_scores_of_examples_equal_scores_of_batches_of_one(kind: Kind) -> None:
     apart = score_units(pair.teacher, student_of(pair), singles, kind, 2.0, "batch")
     for name in SCORES:
         torch.testing.assert_close(getattr(together, name), getattr(apart, name), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("reduction", ["example", "batch"])
+def test_one_backward_pass_says_what_two_say(
+    kind: Kind, reduction: Literal["example", "batch"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = golden(kind)
+    teacher, batches = deepcopy(pair.teacher), pair.batches()
+    outputs = 1 if kind == "regression" else 2
+    teacher.classifier.weight.data = teacher.classifier.weight.data[:outputs]
+    teacher.classifier.bias.data = teacher.classifier.bias.data[:outputs]
+    if kind == "classification":
+        batches = [replace(batch, labels=batch.labels.clamp(max=1)) for batch in batches]
+    passes: list[int] = []
+    backward = torch.autograd.grad
+
+    def counted(of: Any, by: Any, *arguments: Any, **options: Any) -> Any:
+        passes.extend([1] if isinstance(by, list) else [])
+        return backward(of, by, *arguments, **options)
+
+    def scored() -> UnitScores:
+        passes.clear()
+        return score_units(teacher, lambda batch: student_of(pair)(batch)[:, :outputs], batches, kind, 2.0, reduction)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    once = scored()
+    assert len(passes) == len(batches)
+    monkeypatch.setattr("stkd.trainers.scores._shared_direction", lambda logits, kind: None)
+    twice = scored()
+    assert len(passes) == 2 * len(batches)
+    for name in SCORES:
+        np.testing.assert_allclose(getattr(once, name), getattr(twice, name), rtol=1e-4, atol=1e-8)
 
 
 def test_scores_equal_the_slope_of_the_loss_along_a_mask(kind: Kind) -> None:

@@ -40,13 +40,13 @@ def test_trying_ends_where_memory_does_or_where_it_no_longer_pays(
     monkeypatch: pytest.MonkeyPatch, speeds: list[float | None], tried: int
 ) -> None:
     coming = iter(speeds)
-    monkeypatch.setattr(packing, "_speed", lambda *_: next(coming))
+    monkeypatch.setattr(packing, "speed", lambda *_: next(coming))
     spec = JobSpec.__new__(JobSpec)
     assert len(packing._speeds(packings(4, 0), spec)) == tried
 
 
 def test_where_not_even_one_fits_the_stage_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_speed", lambda *_: None)
+    monkeypatch.setattr(packing, "speed", lambda *_: None)
     with pytest.raises(StageError, match="not even one trial fits"):
         packing._speeds(packings(4, 0), JobSpec.__new__(JobSpec))
 

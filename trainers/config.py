@@ -88,6 +88,7 @@ class ScoringConfig(Config):
     """The first so many training examples of a seeded shuffle; null scores on all of them."""
     temperature: PositiveFloat = 2.0
     batch_size: PositiveInt = 32
+    """Examples whose mean gradient `reduction: batch` takes; otherwise batches are what the device reads best."""
     reduction: Literal["example", "batch"] = "example"
     """Absolute values are taken of each example's gradient, or of a batch's mean gradient as the paper's code does."""
 

@@ -24,7 +24,7 @@ from stkd.trainers.metrics import evaluate
 from stkd.trainers.models import load_base, load_saved, load_tokenizer, parameter_count, save_model
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.scores import score_units
+from stkd.trainers.scores import score_units, scoring_batches
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import LABELS, LOGITS, Distillation, JobSpec
 from stkd.trainers.stopwatch import Phase
@@ -201,7 +201,6 @@ def score_teacher(
     train = EncodedExamples.load(data / TRAIN)
     sample = np.random.default_rng(seed).permutation(len(train))[: settings.examples]
     scored = train.subset(sample)
-    order = np.array_split(np.argsort(scored.lengths, kind="stable"), -(-len(scored) // settings.batch_size))
     student_logits = None
     if trial_student is not None:
         read = EncodedExamples.load((student_data or data) / TRAIN).subset(sample)
@@ -209,7 +208,7 @@ def score_teacher(
     return score_units(
         load_saved(teacher).to(ranks.device),
         student_logits,
-        (scored.batch(indices, ranks.device) for indices in order),
+        scoring_batches(scored, settings, ranks.device),
         task.kind,
         settings.temperature,
         settings.reduction,

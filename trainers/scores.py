@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stkd.trainers.batches import Batch
+from stkd.trainers.batches import Batch, EncodedExamples, sorted_batches
+from stkd.trainers.config import ScoringConfig
 from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.losses import imitation_losses, task_losses
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.tasks import Kind
 from stkd.trainers.units import UnitMask, owned_by_heads, owned_by_neurons
 
+SCORED_TOKENS = {"cpu": 1024, "cuda": 8192}
+"""Tokens that a device reads at a time, with all that the way back needs in its cache or memory."""
 StudentLogits = Callable[[Batch], Tensor]
 """Gives the trial student's raw logits of a batch, (B, C), without gradient."""
 
@@ -38,7 +42,8 @@ def score_units(
     which is what the paper's code does and depends on the batch size.
 
     Gradients of the masks are never formed by masks: at a mask of one, the gradient of a unit's mask is the sum over
-    its tokens and channels of activation times gradient of the activation, per example and exactly.
+    its tokens and channels of activation times gradient of the activation, per example and exactly. Where the losses
+    see the teacher through one number an example, one backward pass serves both: see `_shared_direction`.
     """
     sums: list[Tensor] | None = None
     count = 0
@@ -46,22 +51,30 @@ def score_units(
         for batch in batches:
             activations.clear()
             logits = teacher(**batch.inputs).logits
-            losses = [task_losses(logits, batch.labels, kind)]
-            if student_logits is not None:
-                losses.append(imitation_losses(student_logits(batch), logits, kind, temperature) / 2)
-            found = [
-                part
-                for loss in losses
-                for part in _absolute_mask_gradients(loss, activations, teacher.config.num_attention_heads, reduction)
-            ]
+            slopes = _loss_slopes(logits, batch, student_logits, kind, temperature)
+            heads = teacher.config.num_attention_heads
+            gradients = _mask_gradients(logits, slopes, _shared_direction(logits, kind), activations, heads)
+            found = [_absolute_sum(gradient, reduction) for pair in gradients for gradient in pair]
             sums = found if sums is None else [total + part for total, part in zip(sums, found, strict=True)]
             count += len(batch.labels) if reduction == "example" else 1
     if sums is None:
         raise ValueError("no batch to score on")
-    gradients = [total.cpu() / count for total in sums]
+    means = [total.cpu() / count for total in sums]
     if student_logits is None:
-        gradients += [torch.zeros_like(expressiveness) for expressiveness in gradients]
-    return UnitScores(*(part.float().numpy() for part in [*gradients, *magnitudes(teacher)]))
+        means += [torch.zeros_like(expressiveness) for expressiveness in means]
+    return UnitScores(*(part.float().numpy() for part in [*means, *magnitudes(teacher)]))
+
+
+def scoring_batches(data: EncodedExamples, settings: ScoringConfig, device: torch.device) -> Iterator[Batch]:
+    """All examples, sorted by length, in batches for `score_units`.
+
+    By tokens where each example's gradient counts on its own, by `settings.batch_size` where a batch's mean does.
+    """
+    if settings.reduction == "example":
+        order = sorted_batches(data.lengths, SCORED_TOKENS[device.type])
+    else:
+        order = np.array_split(np.argsort(data.lengths, kind="stable"), -(-len(data) // settings.batch_size))
+    return (data.batch(indices, device) for indices in order)
 
 
 def magnitudes(teacher: PreTrainedModel) -> tuple[Tensor, Tensor]:
@@ -88,19 +101,51 @@ def _norms(layer: nn.Module, owned: Iterable[tuple[str, int, Tensor]], count: in
     return squares.sqrt()
 
 
-def _absolute_mask_gradients(
-    losses: Tensor, activations: list[Tensor], head_count: int, reduction: Literal["example", "batch"]
-) -> tuple[Tensor, Tensor]:
-    """Sums over the batch of absolute mask gradients: heads (L, H) and neurons (L, N)."""
-    total = losses.sum() if reduction == "example" else losses.mean()
-    gradients = torch.autograd.grad(total, activations, retain_graph=True)
-    # (B, T, channels) -> (B, channels): the mask is shared by all tokens
-    products = [(value * slope).sum(dim=1) for value, slope in zip(activations, gradients, strict=True)]
-    heads = torch.stack([product.reshape(len(product), head_count, -1).sum(dim=2) for product in products[0::2]])
-    neurons = torch.stack(products[1::2])
-    if reduction == "batch":
-        return heads.sum(dim=1).abs().detach(), neurons.sum(dim=1).abs().detach()
-    return heads.abs().sum(dim=1).detach(), neurons.abs().sum(dim=1).detach()
+def _loss_slopes(
+    logits: Tensor, batch: Batch, student_logits: StudentLogits | None, kind: Kind, temperature: float
+) -> list[Tensor]:
+    """Gradients of the task loss and, with a student, of the distillation loss by the teacher's logits: (B, C) each."""
+    free = logits.detach().requires_grad_(True)
+    losses = [task_losses(free, batch.labels, kind)]
+    if student_logits is not None:
+        losses.append(imitation_losses(student_logits(batch), free, kind, temperature) / 2)
+    return [torch.autograd.grad(loss.sum(), free)[0] for loss in losses]
+
+
+def _shared_direction(logits: Tensor, kind: Kind) -> Tensor | None:
+    """The direction (C,) of the logits along which alone any loss changes; None where there are several.
+
+    There is one with one output, and with two classes: softmax knows their difference only. The gradients of all
+    losses by a mask are then the same but for a factor of the example, the slope by the last logit.
+    """
+    outputs = logits.shape[1]
+    if outputs == 1:
+        return logits.new_ones(1)
+    return logits.new_tensor([-1.0, 1.0]) if kind == "classification" and outputs == 2 else None
+
+
+def _mask_gradients(
+    logits: Tensor, slopes: list[Tensor], direction: Tensor | None, activations: list[Tensor], head_count: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Each example's gradients by the masks, for each loss: heads (L, B, H) and neurons (L, B, N)."""
+    passes = slopes if direction is None else [direction.expand_as(logits)]
+    found = []
+    for number, slope in enumerate(passes, start=1):
+        gradients = torch.autograd.grad(logits, activations, slope, retain_graph=number < len(passes))
+        # (B, T, channels) -> (B, channels): the mask is shared by all tokens
+        products = [(value.detach() * part).sum(dim=1) for value, part in zip(activations, gradients, strict=True)]
+        heads = [product.reshape(len(product), head_count, -1).sum(dim=2) for product in products[0::2]]
+        found.append((torch.stack(heads), torch.stack(products[1::2])))
+    if direction is None:
+        return found
+    ((heads_along, neurons_along),) = found
+    factors = [slope[:, -1:] for slope in slopes]
+    return [(heads_along * factor, neurons_along * factor) for factor in factors]
+
+
+def _absolute_sum(gradients: Tensor, reduction: Literal["example", "batch"]) -> Tensor:
+    """From (L, B, units) to (L, units): the examples' absolute values summed, or the absolute value of their mean."""
+    return gradients.abs().sum(dim=1) if reduction == "example" else gradients.mean(dim=1).abs()
 
 
 @contextmanager
