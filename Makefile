@@ -4,6 +4,7 @@
 PYTHON ?= python3
 OTHER_PYTHON := name another, as in make quickstart PYTHON=python3.11
 VENV := .venv
+NODES := stkd-nodes
 BIN := $(VENV)/bin
 QUICKSTART := $(VENV)/.installed-quickstart
 DEV := $(VENV)/.installed-dev
@@ -12,7 +13,7 @@ PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-fast lint types bench clean help
+.PHONY: quickstart test test-fast lint types bench nodes clean help
 
 quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
@@ -36,6 +37,14 @@ types: $(DEV)  ## mypy, strict
 
 bench: $(QUICKSTART)  ## measure what stkd is faster than; ONLY="steps scores" runs some
 	$(BIN)/python benchmarks/run.py $(ONLY)
+
+nodes: $(QUICKSTART)  ## what the nodes of a cluster need, in stkd-nodes/: stkd, its pins, and a token
+	@mkdir -p $(NODES)
+	rm -rf build $(NODES)/stkd-*.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(NODES) .
+	cp constraints.txt $(NODES)
+	@test -e $(NODES)/env || (umask 077 && token=$$($(BIN)/python -c 'import secrets; print(secrets.token_hex(32))') \
+		&& printf %s $$token > $(NODES)/auth_token && echo "RAY_AUTH_TOKEN=$$token" > $(NODES)/env)
 
 clean:  ## remove the environment and everything that tools left; results in stkd-runs/ stay
 	rm -rf $(VENV) .typecheck build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
