@@ -25,7 +25,7 @@ storage=/shared/stkd-runs                                  # CHANGE: a folder th
 
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
-export RAY_AUTH_TOKEN
+export RAY_AUTH_TOKEN RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # when Ray is told to go, nothing runs on it any more
 log=stkd-$SLURM_JOB_ID.log # as --output says
 ray_log=stkd-$SLURM_JOB_ID-ray-${SLURM_RESTART_COUNT:-0}.log
 ray_folder=/tmp/stkd-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
@@ -37,6 +37,8 @@ if importlib.util.find_spec("grpc"):
         probe.bind(("", 0))
         print(f"--ray-client-server-port={probe.getsockname()[1]}")
 ')
+# also where Slurm ends everything at once, a node's folder goes with its Ray
+tidily='trap : TERM; "${@:2}" & wait; wait; rm -rf -- "$1"'
 ray_options=(
   --block "--temp-dir=$ray_folder" --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0
   "--num-cpus=$SLURM_CPUS_PER_TASK" "--num-gpus=${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=4000000000
@@ -47,8 +49,8 @@ sweep=
 reason=
 signals=0
 
-on_nodes() { # how many, then options of srun and a command that runs once on each
-  srun --nodes="$1" --ntasks="$1" --cpus-per-task="$SLURM_CPUS_PER_TASK" --overlap --no-kill --kill-on-bad-exit=0 \
+on_nodes() { # in a shell of its own: how many, then options of srun and a command that runs once on each
+  exec srun --nodes="$1" --ntasks="$1" --cpus-per-task="$SLURM_CPUS_PER_TASK" --overlap --no-kill --kill-on-bad-exit=0 \
     --input=none "${@:2}"
 }
 
@@ -61,15 +63,15 @@ stop() {
 
 clean() {
   trap '' TERM USR1
-  for ((step = ${#steps[@]} - 1; step >= 0; step--)); do # workers first: they take leave of the head
-    kill -TERM "${steps[step]}" 2> /dev/null || true
-    wait "${steps[step]}" || true
-  done
-  if ((${#steps[@]})); then on_nodes "$SLURM_JOB_NUM_NODES" rm -rf -- "$ray_folder" || true; fi
+  if ((${#steps[@]})); then
+    kill -TERM "${steps[@]}" 2> /dev/null || true
+    wait "${steps[@]}" || true
+    if [[ -e $ray_folder ]]; then (on_nodes "$SLURM_JOB_NUM_NODES" rm -rf -- "$ray_folder") || true; fi
+  fi
   steps=()
 }
 
-started() { grep --count --no-messages "Ray runtime started" "$ray_log" || true; }
+started() { grep --count "Ray runtime started" "$ray_log" || true; }
 
 wait_for() { # nodes, seconds
   for ((second = 0; second < $2 && $(started) < $1; second++)); do
@@ -78,11 +80,12 @@ wait_for() { # nodes, seconds
   done
 }
 
+touch "$ray_log"
 trap clean EXIT
 trap 'stop "the time limit"' USR1
 trap 'stop "SIGTERM"' TERM
 
-on_nodes 1 --nodelist="$SLURMD_NODENAME" \
+on_nodes 1 --nodelist="$SLURMD_NODENAME" bash -c "$tidily" - "$ray_folder" \
   ray start --head --port=0 --include-dashboard=false "${client_port[@]}" "${ray_options[@]}" >> "$ray_log" 2>&1 &
 steps+=($!)
 wait_for 1 120
@@ -92,7 +95,7 @@ if [[ ! -s $ray_folder/ray_current_cluster ]]; then
 fi
 address=$(< "$ray_folder/ray_current_cluster")
 if ((SLURM_JOB_NUM_NODES > 1)); then
-  on_nodes $((SLURM_JOB_NUM_NODES - 1)) --exclude="$SLURMD_NODENAME" \
+  on_nodes $((SLURM_JOB_NUM_NODES - 1)) --exclude="$SLURMD_NODENAME" bash -c "$tidily" - "$ray_folder" \
     ray start "--address=$address" "${ray_options[@]}" >> "$ray_log" 2>&1 &
   steps+=($!)
   wait_for "$SLURM_JOB_NUM_NODES" 300

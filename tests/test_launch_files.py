@@ -9,6 +9,7 @@ from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import compose_spec
 import jsonschema
@@ -21,6 +22,7 @@ from launching import (
     KUBERNETES,
     LAUNCH_FILES,
     RAY_UP,
+    ROOT,
     SLURM,
     documents,
     google_instance,
@@ -225,3 +227,24 @@ def test_the_shell_takes_the_slurm_script() -> None:
     assert shellcheck
     done = subprocess.run([shellcheck, "--severity=warning", FOLDER / SLURM], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+# What nodes get
+
+
+@pytest.mark.slow
+def test_make_nodes_writes_what_they_need(tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    nodes = tmp_path / "nodes"
+    command = ["make", "--silent", "--old-file=.venv/.installed-quickstart", "nodes", f"NODES={nodes}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    subprocess.run([*command, f"BIN={Path(sys.executable).parent}"], cwd=ROOT, env=environment, check=True)
+    token = (nodes / "auth_token").read_text()
+    assert re.fullmatch("[0-9a-f]{64}", token)
+    assert (nodes / "env").read_text() == f"RAY_AUTH_TOKEN={token}\n"
+    assert [(nodes / name).stat().st_mode & 0o077 for name in ("auth_token", "env")] == [0, 0]
+    assert sum(path.stat().st_size for path in nodes.iterdir()) < 2**20 * 3 / 4  # as a Secret of Kubernetes, in base64
+    (wheel,) = nodes.glob("*.whl")
+    packaged = {name.removeprefix("stkd/cluster/") for name in ZipFile(wheel).namelist() if "/cluster/" in name}
+    assert {*LAUNCH_FILES, "README.md"} <= packaged

@@ -52,7 +52,9 @@ class Job:
         script.write_text(re.sub(r"^source .*$|^export MLFLOW_.*$", ":", text(SLURM), flags=re.MULTILINE))
         names = [f"n{number}" for number in range(1, self.nodes + 1)]
         environment = os.environ | {
-            "PATH": os.pathsep.join([str(self.folder), str(FAKES), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join(
+                [str(self.folder), str(FAKES), str(Path(sys.executable).parent), os.environ["PATH"]]
+            ),
             "SLURM_JOB_ID": self.number,
             "SLURM_JOB_NUM_NODES": str(self.nodes),
             "SLURM_CPUS_PER_TASK": "1",
