@@ -10,7 +10,7 @@ from tiny import TASK, tiny_teacher
 from stkd.trainers import cost_process, costs
 from stkd.trainers.config import StudentConfig
 from stkd.trainers.cost_process import measure, untrained
-from stkd.trainers.costs import Conditions, Measurement, Saved, Untrained, measure_afresh, processor_name
+from stkd.trainers.costs import Conditions, Form, Measurement, Saved, Untrained, measure_afresh, processor_name
 from stkd.trainers.errors import UserError
 from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, parameter_count, save_model
 from stkd.trainers.ranking import UnitScores
@@ -40,10 +40,9 @@ def test_a_saved_model_is_counted_and_timed(tmp_path: Path) -> None:
     assert cost.megabytes == pytest.approx(4 * cost.parameters / 1e6)
     assert 0 < cost.p50 <= cost.p95 <= cost.p99
     assert cost.runs >= cost_process.FEWEST_RUNS
-    half = Conditions(length=16, form="pytorch-bf16", threads=2)
+    half = Conditions(length=16, form="pytorch-bf16")
     cost = measure(Measurement(subject=Saved(folder=folder), conditions=half))
     assert cost.megabytes == pytest.approx(2 * cost.parameters / 1e6)
-    assert cost.interrupted is None
 
 
 def test_a_model_is_not_run_on_more_tokens_than_it_reads(tmp_path: Path) -> None:
@@ -120,10 +119,7 @@ def test_the_processor_has_a_name() -> None:
 def test_a_fresh_process_measures_one_after_the_other_and_says_what_cannot_be(tmp_path: Path) -> None:
     folder = Path(tiny_teacher(tmp_path / "model"))
     student = Untrained(teacher=str(folder), student=StudentConfig(layers=1), outputs=2)
-    wanted = [
-        Measurement(subject=subject, conditions=Conditions(length=16, form=form))
-        for subject, form in ((Saved(folder=folder), "pytorch"), (student, "pytorch"))
-    ]
+    wanted = [Measurement(subject=subject, conditions=SHORT) for subject in (Saved(folder=folder), student)]
     impossible = Measurement(subject=student, conditions=Conditions(form="onnx", device="cuda"))
     found = measure_afresh([*wanted, impossible])
     first, second = next(found), next(found)
@@ -137,9 +133,9 @@ def test_a_fresh_process_measures_one_after_the_other_and_says_what_cannot_be(tm
 def test_onnx_forms_are_written_where_they_are_missing(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     student = Untrained(teacher=tiny_teacher(tmp_path / "model"), student=StudentConfig(layers=1), outputs=2)
+    forms: tuple[Form, ...] = ("onnx", "onnx-int8")
     whole, rounded = (
-        measure(Measurement(subject=student, conditions=Conditions(length=16, form=form)))
-        for form in ("onnx", "onnx-int8")
+        measure(Measurement(subject=student, conditions=Conditions(length=16, form=form))) for form in forms
     )
     assert whole.parameters == rounded.parameters
     assert whole.megabytes > 0
