@@ -10,9 +10,11 @@ import click
 from stkd.orchestrator import result_commands, sweep_commands
 from stkd.orchestrator.options import Settings, debug_option
 from stkd.search_spaces.values import without_secrets
+from stkd.trainers.errors import NothingFitsError
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
+EXIT_NOTHING_FITS = 1
 EXIT_INTERRUPTED = 130
 COMMANDS = (sweep_commands.sweep, sweep_commands.score, result_commands.ui, result_commands.best)
 
@@ -30,7 +32,8 @@ def guarded(command: Callable[[], int | None], settings: Settings) -> int:
         return _complain(error.format_message(), settings, error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place where a traceback turns into a sentence
         if isinstance(error, ValueError) and type(error).__module__.startswith("stkd."):
-            return _complain(str(error), settings, EXIT_USER)
+            exit_code = EXIT_NOTHING_FITS if isinstance(error, NothingFitsError) else EXIT_USER
+            return _complain(str(error), settings, exit_code)
         hint = "" if settings.debug else "; run again with --debug for the traceback"
         return _complain(f"internal error: {type(error).__name__}: {error}{hint}", settings, EXIT_INTERNAL)
 

@@ -93,12 +93,21 @@ def contenders(confirmed: Iterable[TrialResult]) -> list[Contender]:
 def chosen_trial(results: TaskResults) -> TrialResult | None:
     """The student to take: of the finalists the one whose mean is most surely high, at its best seed.
 
-    Where nothing was confirmed it is the search's best; None where there is no student. Controls are never chosen.
+    Where nothing was confirmed it is the search's best; None where there is no student. Controls are never chosen, nor
+    is what was found to be over the budget.
     """
+    return next((trial for trial in in_order_of_choice(results) if not _is_over(trial, results)), None)
+
+
+def in_order_of_choice(results: TaskResults) -> list[TrialResult]:
+    """The students that could be taken, the first choice first: finalists, and then the search's by single scores."""
     finalists = [found for found in contenders(results.of_phase("confirm")) if found.role == "candidate"]
-    if finalists:
-        return finalists[0].best_trial()
-    return next(iter(results.ranked()), None)
+    return [*(found.best_trial() for found in finalists), *results.ranked()]
+
+
+def _is_over(trial: TrialResult, results: TaskResults) -> bool:
+    cost = results.costs.get(trial.student)
+    return cost is not None and bool(cost.over)
 
 
 def _seed(trial: TrialResult) -> int:

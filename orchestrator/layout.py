@@ -61,6 +61,11 @@ class SweepFolder:
         return self.root / "space.yaml"
 
     @property
+    def budget(self) -> Path:
+        """What was found of untrained students' costs before the sweep; only where it has a budget."""
+        return self.root / "budget.txt"
+
+    @property
     def journal(self) -> Path:
         """What MLflow is told, as it was told."""
         return self.root / "journal.jsonl"
