@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from stkd.orchestrator import result_commands, sweep_commands
+from stkd.orchestrator import handover_commands, result_commands, sweep_commands
 from stkd.orchestrator.options import Settings, debug_option
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.errors import NothingFitsError
@@ -16,7 +16,13 @@ EXIT_INTERNAL = 1
 EXIT_USER = 2
 EXIT_NOTHING_FITS = 1
 EXIT_INTERRUPTED = 130
-COMMANDS = (sweep_commands.sweep, sweep_commands.score, result_commands.ui, result_commands.best)
+COMMANDS = (
+    sweep_commands.sweep,
+    sweep_commands.score,
+    result_commands.ui,
+    handover_commands.pick,
+    handover_commands.export,
+)
 
 
 def guarded(command: Callable[[], int | None], settings: Settings) -> int:
@@ -67,7 +73,8 @@ def main(context: click.Context) -> None:
     \b
       stkd sweep --space quickstart
       stkd ui
-      stkd best --export my-student
+      stkd pick --max-p95 5ms
+      stkd export my-student
     """  # noqa: D301 - click's mark of lines that stay as they are
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

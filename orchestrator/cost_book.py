@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
-from stkd.search_spaces.budgets import with_unit
+from stkd.search_spaces.amounts import with_unit
 from stkd.trainers.costs import Cost, Measurement, Saved, Untrained, measure_afresh, processor_name
 from stkd.trainers.model_files import model_fingerprint
 from stkd.trainers.specs import UNITS

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
 from stkd.orchestrator.phases import SEED, SPARSITY
@@ -134,6 +135,15 @@ def interval_on_test(answers: Answers, score: Score) -> tuple[Interval, float]:
     spread = stdev(scores) if len(scores) > 1 else 0.0
     error = sqrt(spread**2 / len(scores) + _example_variance((answers,), answers.labels, score))
     return interval(fmean(scores), error, len(scores)), spread
+
+
+def over_examples(logits: Array, labels: Array, score: Score) -> Interval:
+    """The score of a single training, with the interval that the chance of its examples alone gives it."""
+    reach = float(normal.ppf(0.5 + CONFIDENCE / 2)) * sqrt(
+        _example_variance((Answers({0: logits}, labels),), labels, score)
+    )
+    mean = score(logits, labels)
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def paired_difference(left: Answers, right: Answers, score: Score) -> Interval | None:

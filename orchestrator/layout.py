@@ -30,6 +30,11 @@ class TaskFolder:
         """Optuna's study; see `stkd.orchestrator.study`."""
         return self.root / "study.jsonl"
 
+    @property
+    def pick(self) -> Path:
+        """Which student was picked last, and under which budget; see `stkd.orchestrator.picks`."""
+        return self.root / "pick.json"
+
     def heat_maps(self, stage: str) -> Path:
         """Pictures of the scores that a stage measured; MLflow gets copies."""
         return self.root / "heat-maps" / stage

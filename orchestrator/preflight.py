@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from stkd.search_spaces.schema import Space
 from stkd.trainers.config import KNOWN_FAMILIES
+from stkd.trainers.costs import Conditions
 from stkd.trainers.errors import UserError
 from stkd.trainers.model_files import layer_count, resolve_model, token_limit
 from stkd.trainers.sources import TaskData, load_task
@@ -66,16 +67,20 @@ def check_machine(space: Space) -> None:
 
 def check_budget(space: Space) -> None:
     """Raises UserError where a latency cannot be measured on this machine."""
-    latency = space.budget and space.budget.latency_ms
-    if not latency:
-        return
-    cpus = os.cpu_count() or 1
-    if latency.device == "cuda" and not count_gpus():
-        raise UserError("budget.latency_ms.device is cuda, but this machine shows no GPU; set it to cpu")
-    if latency.threads > cpus:
-        raise UserError(
-            f"budget.latency_ms.threads is {latency.threads}, but this machine has {cpus} CPUs; set {cpus} or less"
-        )
+    if space.budget and space.budget.latency_ms:
+        check_conditions(space.budget.conditions(space.training.max_length), "budget.latency_ms.{} is")
+
+
+def check_conditions(conditions: Conditions, given: str) -> None:
+    """Raises UserError where a latency cannot be measured so on this machine; `given` names a setting."""
+    cpus, form, device = os.cpu_count() or 1, conditions.form, given.format("device")
+    if conditions.device == "cuda" and form.startswith("onnx"):
+        raise UserError(f"{device} cuda, but form {form} is run by onnxruntime on the processor; set it to cpu")
+    if conditions.device == "cuda" and not count_gpus():
+        raise UserError(f"{device} cuda, but this machine shows no GPU; set it to cpu")
+    if conditions.threads > cpus:
+        threads = f"{given.format('threads')} {conditions.threads}"
+        raise UserError(f"{threads}, but this machine has {cpus} CPUs; set {cpus} or less")
 
 
 def count_gpus() -> int:

@@ -1,6 +1,5 @@
 """A sweep from its first stage to the table at its end; started afresh, or resumed."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from stkd.orchestrator.results import read_results
 from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.tables import print_results
 from stkd.orchestrator.task_sweep import TaskSweep
-from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
+from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, tracking_uri
 from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
@@ -82,7 +81,7 @@ def resume_sweep(space: Space, prepared: Mapping[str, TaskData], sweep_id: str) 
 
 
 def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[str, TaskData], console: Console) -> int:
-    uri = space.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage.root)
+    uri = tracking_uri(space.tracking.uri, storage.root)
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
@@ -129,7 +128,7 @@ def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFol
     where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
     lines = [f"results   {sweep.root}", f"artifacts {storage.artifacts}", f"MLflow    {uri}"]
     if finished:
-        lines += [f"next      stkd ui{where}", f"          stkd best{where} --export best-student"]
+        lines += [f"next      stkd ui{where}", f"          stkd pick{where}"]
     else:
         lines += [f"stopped; everything finished is kept. Continue with: stkd sweep{where} --resume {sweep.sweep_id}"]
     for line in lines:

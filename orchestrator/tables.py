@@ -11,7 +11,7 @@ from rich.table import Table
 from stkd.orchestrator.account import Account
 from stkd.orchestrator.cost_book import in_words
 from stkd.orchestrator.evidence import chosen_trial
-from stkd.orchestrator.results import SHORT_NAMES, Evidence, Role, TaskResults
+from stkd.orchestrator.results import SHORT_NAMES, Evidence, Interval, Role, TaskResults
 from stkd.orchestrator.time_lines import time_lines
 from stkd.search_spaces.schema import Space
 from stkd.trainers.costs import Cost
@@ -133,7 +133,7 @@ def confirmed_table(evidence: Evidence) -> Table:
             percent(found.selection.low),
             percent(found.test.mean),
             percent(found.spread),
-            f"{percent(max(found.test.low, -1.0))} to {percent(min(found.test.high, 1.0))}",  # no score lies beyond
+            interval_text(found.test),
         )
     return table
 
@@ -141,6 +141,11 @@ def confirmed_table(evidence: Evidence) -> Table:
 def _heading(key: str) -> str:
     setting = key.rpartition(".")[2]
     return SHORT_NAMES.get(setting, setting)
+
+
+def interval_text(interval: Interval) -> str:
+    """An interval in percent, cut where no score can be."""
+    return f"{percent(max(interval.low, -1.0))} to {percent(min(interval.high, 1.0))}"
 
 
 def percent(score: float) -> str:

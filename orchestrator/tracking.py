@@ -171,8 +171,7 @@ class Tracker:
         return None
 
     def _connect(self) -> "MlflowStore":
-        for name, value in CLIENT_SETTINGS.items():
-            os.environ.setdefault(name, value)
+        set_client()
         from stkd.orchestrator.mlflow_store import MlflowStore
 
         return MlflowStore(self.uri, self._experiment, self._artifact_location)
@@ -197,9 +196,20 @@ class Tracker:
             self._closing.wait(delay)
 
 
+def set_client() -> None:
+    """Settles how MLflow's client behaves, before it is imported."""
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 def default_uri(storage: Path) -> str:
     """The MLflow store of a storage folder: a SQLite file in it."""
     return f"sqlite:///{storage.absolute()}/mlflow.db"
+
+
+def tracking_uri(configured: str | None, storage: Path) -> str:
+    """Where MLflow keeps what a storage's sweeps tell it: where the space says, the environment, or the default."""
+    return configured or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
 
 
 def default_artifact_location(storage: Path) -> str:

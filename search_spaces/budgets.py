@@ -1,36 +1,19 @@
 """What a student may cost: limits on its latency and size, and what it means to miss them."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from stkd.search_spaces.amounts import amount, with_unit
 from stkd.trainers.config import Config, PositiveFloat
-from stkd.trainers.costs import Conditions, Cost, Device, Form
+from stkd.trainers.costs import Conditions, Cost
 from stkd.trainers.errors import MisplacedError
+from stkd.trainers.form_names import Device, Form
 
-MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 Percentile = Literal["p50", "p95", "p99"]
 PERCENTILES: tuple[Percentile, ...] = ("p50", "p95", "p99")
-
-
-def amount(given: object) -> object:
-    """A number of things; `20M` and `1.5B` are texts, and everything else is left as it is."""
-    if not isinstance(given, str):
-        return given
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMB]?)", given.strip())
-    if found is None:
-        raise ValueError("must be a number, as 20000000, 20M or 1.5B")
-    return round(float(found[1]) * MULTIPLES[found[2]])
-
-
-def with_unit(number: float) -> str:
-    """A number of things as one reads it: 17.4M."""
-    number = float(f"{number:.3g}")
-    unit = next((unit for unit, size in reversed(MULTIPLES.items()) if number >= size), "")
-    return f"{number / MULTIPLES[unit]:.3g}{unit}"
 
 
 @dataclass(frozen=True)

@@ -311,7 +311,9 @@ CASES = (
     Case("resume without sweeps", options("--resume", "--storage", "FOLDER"), ("no sweep in", "stkd sweep --space")),
     Case("resume of an unknown sweep", resuming("quickstart-2"), ("quickstart-2", "quickstart-1")),
     Case("resume and space", options("--resume", "x", "--space", "glue"), ("--resume", "leave out --space")),
-    Case("no student", lambda folder: ["best", "--storage", str(folder)], ("no sweep in",)),
+    Case("no student", lambda folder: ["pick", "--storage", str(folder)], ("no sweep in",)),
+    Case("nothing to export", lambda folder: ["export", "out", "--storage", str(folder)], ("no sweep in",)),
+    Case("pick by no time", lambda folder: ["pick", "--max-p95", "5m"], ("--max-p95", "as 5ms or 0.1s")),
     Case("ui of nothing", lambda folder: ["ui", "--storage", str(folder)], ("mlflow.db", "stkd sweep")),
     Case("bad port", lambda folder: ["ui", "--storage", str(folder), "--port", "0"], ("--port", "0")),
 )
@@ -326,7 +328,7 @@ def no_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_table_is_complete() -> None:
-    assert len(CASES) == 124
+    assert len(CASES) == 126
     assert len({case.name for case in CASES}) == len(CASES)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from stored import store, trial
+from stored import cost, store, trial
 from tiny import TASK, tiny_teacher
 
 from stkd.orchestrator import cost_book
@@ -15,7 +15,8 @@ from stkd.orchestrator.cost_book import CostBook, in_words, interruptions
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.results import StudentCost, read_results
 from stkd.orchestrator.tables import size_line
-from stkd.search_spaces.budgets import Budget, amount, with_unit
+from stkd.search_spaces.amounts import amount, with_unit
+from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.distributions import Distribution, among
 from stkd.search_spaces.reading import read_space, space_text
 from stkd.search_spaces.schema import Space
@@ -24,18 +25,6 @@ from stkd.trainers.errors import NothingFitsError
 from stkd.trainers.models import load_classifier, load_tokenizer, save_model
 
 SEARCHED: TypeAdapter[Distribution] = TypeAdapter(Distribution)
-
-
-def cost(milliseconds: float = 4.0, parameters: int = 17_400_000, interrupted: float | None = 0.0) -> Cost:
-    return Cost(
-        parameters=parameters,
-        megabytes=4 * parameters / 1e6,
-        p50=milliseconds,
-        p95=1.2 * milliseconds,
-        p99=1.5 * milliseconds,
-        runs=300,
-        interrupted=interrupted,
-    )
 
 
 class Prices(CostBook):

@@ -10,8 +10,9 @@ from tiny import TASK, tiny_teacher
 from stkd.trainers import cost_process, costs
 from stkd.trainers.config import StudentConfig
 from stkd.trainers.cost_process import measure, untrained
-from stkd.trainers.costs import Conditions, Form, Measurement, Saved, Untrained, measure_afresh, processor_name
+from stkd.trainers.costs import Conditions, Measurement, Saved, Untrained, measure_afresh, processor_name
 from stkd.trainers.errors import UserError
+from stkd.trainers.form_names import Form
 from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, parameter_count, save_model
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.students import make_student, prune
@@ -145,5 +146,5 @@ def test_onnx_forms_are_written_where_they_are_missing(tmp_path: Path) -> None:
 def test_a_process_that_dies_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(costs, "PROCESS", [*costs.PROCESS[:1], "-c", "import sys; sys.exit('out of luck')"])
     wanted = Measurement(subject=Saved(folder=tmp_path), conditions=SHORT)
-    with pytest.raises(RuntimeError, match="ended with 1: out of luck"):
+    with pytest.raises(RuntimeError, match="ended without an answer: out of luck"):
         list(measure_afresh([wanted]))

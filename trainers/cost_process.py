@@ -36,8 +36,7 @@ OURS = 0.95
 def main() -> None:
     """Answer every line; what a user can mend is an answer, too."""
     torch.set_num_interop_threads(1)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    answers = os.fdopen(int(sys.argv[1]), "w")
     for line in sys.stdin:
         try:
             answer: Cost | Failure = measure(Measurement.model_validate_json(line))

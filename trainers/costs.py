@@ -3,29 +3,22 @@
 Nothing heavy is imported here: whoever asks for a cost need not be able to run a model.
 """
 
+import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated
 
 from pydantic import Field, PositiveInt, TypeAdapter
 
 from stkd.trainers.config import Config, StudentConfig
 from stkd.trainers.errors import UserError
+from stkd.trainers.form_names import IN_WORDS, Device, Form
 
-Form = Literal["pytorch", "pytorch-bf16", "onnx", "onnx-int8"]
-"""How a classifier is run: by PyTorch in fp32 or with all weights in bf16, by onnxruntime in fp32 or in int8."""
-IN_WORDS: dict[Form, str] = {
-    "pytorch": "PyTorch in fp32",
-    "pytorch-bf16": "PyTorch in bf16",
-    "onnx": "onnxruntime in fp32",
-    "onnx-int8": "onnxruntime in int8",
-}
-Device = Literal["cpu", "cuda"]
 PROCESS = [sys.executable, "-P", "-m", "stkd.trainers.cost_process"]
 """`-P`: no folder of the user's own is where modules are looked for."""
 
@@ -43,10 +36,15 @@ class Conditions(Config):
     """Of the processor."""
 
     def __str__(self) -> str:
+        return f"{self.without_form}, {IN_WORDS[self.form]}"
+
+    @property
+    def without_form(self) -> str:
+        """In words, but for how it is run."""
         examples = "one example" if self.batch == 1 else f"{self.batch} examples"
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         place = f"{threads} of the processor" if self.device == "cpu" else "the GPU"
-        return f"{examples} of {self.length} tokens on {place}, {IN_WORDS[self.form]}"
+        return f"{examples} of {self.length} tokens on {place}"
 
 
 class Untrained(Config):
@@ -107,31 +105,44 @@ def measure_afresh(wanted: Sequence[Measurement]) -> Iterator[Cost]:
     """
     if not wanted:
         return
-    with TemporaryFile("w+") as complaints, _process(complaints) as process:
-        assert process.stdin is not None, "it was asked for"
-        assert process.stdout is not None, "it was asked for"
+    with TemporaryFile("w+") as output, _process(output) as (questions, answers):
         for measurement in wanted:
-            process.stdin.write(measurement.model_dump_json() + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
+            with suppress(BrokenPipeError):  # it has died: what it said last is told below
+                questions.write(measurement.model_dump_json() + "\n")
+                questions.flush()
+            line = answers.readline()
             if not line:
-                process.wait()
-                complaints.seek(0)
-                last = (complaints.read().strip() or "it said nothing").splitlines()[-1]
-                raise RuntimeError(f"the process that measures has ended with {process.returncode}: {last}")
+                output.seek(0)
+                last = (output.read().strip() or "it said nothing").splitlines()[-1]
+                raise RuntimeError(f"the process that measures has ended without an answer: {last}")
             yield _cost(line)
 
 
 @contextmanager
-def _process(complaints: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """The process, which is gone when the context ends."""
-    with subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        PROCESS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def _process(output: IO[str]) -> Iterator[tuple[IO[str], IO[str]]]:
+    """The process, by what it is asked and what it answers; it is gone when the context ends.
+
+    Answers come through a pipe of their own: what libraries print goes to `output`.
+    """
+    read, write = os.pipe()
+    with os.fdopen(read) as answers:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [*PROCESS, str(write)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            pass_fds=(write,),
+        )
+        os.close(write)
+        with process:
+            assert process.stdin is not None, "it was asked for"
+            try:
+                yield process.stdin, answers
+            finally:
+                process.kill()
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
 
 
 def _cost(line: str) -> Cost:

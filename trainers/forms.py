@@ -1,6 +1,6 @@
 """Classifiers in the forms in which they are run: arrays in, logits out. Shapes: B examples, T tokens, C outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from stkd.trainers.costs import Device, Form
+from stkd.trainers.batches import PREDICT_TOKENS, EncodedExamples, sorted_batches
 from stkd.trainers.errors import UserError
+from stkd.trainers.form_names import Device, Form
 from stkd.trainers.models import load_saved
 from stkd.trainers.onnx_models import OnnxClassifier
 
@@ -69,3 +70,21 @@ def load_form(folder: Path, form: Form, device: Device = "cpu", threads: int | N
     if threads is not None:
         torch.set_num_threads(threads)
     return TorchClassifier(load_saved(folder), device, DTYPES[form])
+
+
+def logits_of(
+    classifier: Classifier,
+    data: EncodedExamples,
+    device: Device = "cpu",
+    advance: Callable[[int], object] | None = None,
+) -> NDArray[np.float32]:
+    """Raw logits of all examples in their order, (examples, C); `advance` hears how many more are done."""
+    rows: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(data)
+    for indices in sorted_batches(data.lengths, PREDICT_TOKENS[device]):
+        batch = data.batch(indices, torch.device("cpu"))
+        found = classifier.logits({name: tensor.numpy() for name, tensor in batch.inputs.items()})
+        for index, row in zip(indices, found, strict=True):
+            rows[index] = row
+        if advance is not None:
+            advance(len(indices))
+    return np.stack(rows)
