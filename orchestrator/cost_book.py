@@ -95,7 +95,7 @@ def in_words(cost: Cost) -> str:
 
 
 def interruptions(cost: Cost) -> str:
-    """What to say of runs that do not count, where they are many."""
+    """What to say of runs that were interrupted, where they are many."""
     if cost.interrupted is None or cost.interrupted < NOTEWORTHY:
         return ""
-    return f", not counting {100 * cost.interrupted:.0f} % of the runs, which other work interrupted"
+    return f", less the time that other work took from {100 * cost.interrupted:.0f} % of the runs"

@@ -134,25 +134,24 @@ def _inputs(model: PreTrainedModel, conditions: Conditions) -> Inputs:
 
 
 def _time(run: Callable[[], object], conditions: Conditions) -> tuple[list[float], float | None]:
-    """Seconds of the runs that count, and the share of all runs that do not since other work interrupted them.
+    """Seconds of each run, and the share of the runs that other work interrupted.
 
-    Of several threads, or a GPU, it is not known whether they were interrupted: all runs count, and the share is None.
+    Of these, only the time counts in which they had the processor: it is what they take on a machine that does nothing
+    else. Of several threads, or a GPU, that is not known: time by the clock counts, and the share is None.
     """
     alone = conditions.device == "cpu" and conditions.threads == 1
-    start = perf_counter()
-    warm = 0
+    start, warm = perf_counter(), 0
     while warm < WARM_RUNS or perf_counter() - start < WARM_SECONDS:
         run()
         warm += 1
-    start = perf_counter()
-    whole: list[float] = []
-    interrupted: list[float] = []
-    while len(whole) < RUNS and (perf_counter() - start < SECONDS or len(whole) + len(interrupted) < FEWEST_RUNS):
+    start, interrupted = perf_counter(), 0
+    found: list[float] = []
+    while len(found) < RUNS and (perf_counter() - start < SECONDS or len(found) < FEWEST_RUNS):
         seconds, own = _one(run)
-        (interrupted if alone and own < OURS * seconds else whole).append(seconds)
-    if len(whole) < FEWEST_RUNS:
-        whole, interrupted = whole + interrupted, []
-    return whole, len(interrupted) / len(whole + interrupted) if alone else None
+        was_interrupted = alone and own < OURS * seconds
+        interrupted += was_interrupted
+        found.append(own if was_interrupted else seconds)
+    return found, interrupted / len(found) if alone else None
 
 
 def _one(run: Callable[[], object]) -> tuple[float, float]:

@@ -81,10 +81,9 @@ class Cost(Config):
     p95: Annotated[float, Field(gt=0.0)]
     p99: Annotated[float, Field(gt=0.0)]
     runs: PositiveInt
-    """Those that count."""
     interrupted: Annotated[float, Field(ge=0.0, le=1.0)] | None
-    """Share of runs that do not count, since other work took the processor from them; None where that is not known, as
-    of several threads."""
+    """Share of runs from which other work took the processor for a while, which is not counted; None where that is not
+    known, as of several threads."""
 
 
 class Failure(Config):
