@@ -10,9 +10,9 @@ from stkd.orchestrator.tables import OFFICIAL, interval_text
 from stkd.trainers.tasks import FITTING_METRICS
 
 CHOSEN = "Students were chosen by the selection split, and nothing was by the test split."
+INTERVALS = "Each score is of one training, and its interval of the chance of the test's examples alone."
 ONE_TRAINING = (
-    "Each score is of one training, and the student the best of many: the test score is what to believe. Intervals are "
-    "of the chance of the test's examples alone; another seed would move the scores, too."
+    "The student is the best of many: its test score is what to believe. Another seed would move all of these scores."
 )
 CONTROLS = {
     "dense teacher": "control: the student of the dense teacher",
@@ -40,6 +40,7 @@ def scores(student: BestStudent, intervals: Mapping[str, Interval], official: bo
         known = interval_text(interval) if interval else ""
         shown.append((row.name, percentage(row.selection), percentage(test.score if test else None), known))
     yield table(("", "selection", "test", "95 % interval"), shown)
+    yield INTERVALS
     if results.evidence and any(found.role == "candidate" for found in results.evidence.confirmed):
         yield from _evidence(results.evidence)
     else:
@@ -72,7 +73,7 @@ def _metrics(measured: Mapping[str, float]) -> str:
 
 
 def _evidence(evidence: Evidence) -> Iterable[str]:
-    yield "The finalists and the controls over fresh seeds: means, and 95 % intervals that hold both kinds of chance."
+    yield "Means of finalists and controls over fresh seeds, with intervals that hold the chance of the seeds, too:"
     rows = [
         (
             code(found.name),

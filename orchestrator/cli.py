@@ -22,6 +22,7 @@ COMMANDS = (
     result_commands.ui,
     handover_commands.pick,
     handover_commands.export,
+    handover_commands.predict,
 )
 
 

@@ -98,4 +98,5 @@ def interruptions(cost: Cost) -> str:
     """What to say of runs that were interrupted, where they are many."""
     if cost.interrupted is None or cost.interrupted < NOTEWORTHY:
         return ""
-    return f", less the time that other work took from {100 * cost.interrupted:.0f} % of the runs"
+    share = f"{100 * cost.interrupted:.0f} % of the runs"
+    return f"; the time that other work on the machine took from {share} is not counted"

@@ -9,6 +9,7 @@ from stkd.orchestrator.results import Interval
 from stkd.search_spaces.schema import Space
 from stkd.trainers.costs import Conditions, Cost
 from stkd.trainers.form_names import Form
+from stkd.trainers.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,12 @@ class HandedOver:
     def file(self, form: Form) -> ModelFile | None:
         """The form, if it is there."""
         return next((file for file in self.files if file.form == form), None)
+
+
+def reads_pairs(space: Space, task: str) -> bool:
+    """Whether an example of the task is two texts."""
+    if space.data.source == "files":
+        return space.data.text_pair is not None
+    known = find_task(task)
+    layout = known.tsv or known.hub
+    return layout is not None and len(layout.texts) > 1

@@ -9,7 +9,7 @@ from stkd.orchestrator.best import FoundTask, find_task
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.exporting import export_student
 from stkd.orchestrator.results import TrialResult
-from stkd.orchestrator.tracking import tracking_uri
+from stkd.orchestrator.tracking import registry_of
 from stkd.trainers.errors import UserError
 from stkd.trainers.form_names import Form
 from stkd.trainers.tasks import did_you_mean
@@ -72,9 +72,7 @@ def _trial(found: FoundTask, called: str) -> TrialResult:
 
 def _registered(storage: Path, model: str) -> tuple[FoundTask, TrialResult]:
     """The trial that a registered model came from, in this storage."""
-    from stkd.orchestrator.registry import Registry
-
-    tags = Registry(tracking_uri(None, storage.expanduser().absolute())).run_of(model)
+    tags = registry_of(None, storage.expanduser().absolute()).run_of(model)
     sweep, task, trial = tags["stkd.key"].rsplit("/", 2)
     found = find_task(storage, sweep, task)
     return found, found.results.trials[trial]

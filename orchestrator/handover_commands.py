@@ -129,3 +129,64 @@ def export(
     from stkd.orchestrator.handing_over import run_export
 
     run_export(folder, storage, sweep_id, task, model, forms)
+
+
+@click.command()
+@click.option("--model", required=True, metavar="MODEL", help="A folder of `stkd export`, or models:/NAME@ALIAS.")
+@click.option(
+    "--input", "source", required=True, type=click.Path(path_type=Path), metavar="FILE", help="What to score."
+)
+@click.option(
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A new file, in the format of its name.  [default: CSV to the screen]",
+)
+@click.option("--form", type=click.Choice(get_args(Form)), default="pytorch", show_default=True, help="How it is run.")
+@click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Of the processor.  [default: all]")
+@click.option("--text", default="text", show_default=True, metavar="COLUMN", help="The column of the text.")
+@click.option("--text-pair", metavar="COLUMN", help="That of the second text.  [default: text_pair, if it reads pairs]")
+@click.option(
+    "--format",
+    "form_of_input",
+    type=click.Choice(["csv", "tsv", "jsonl", "parquet"]),
+    help="If the name does not tell.",
+)
+@click.option("--encoding", default="utf-8", show_default=True, metavar="NAME", help="Of CSV, TSV and JSON lines.")
+@click.option("--delimiter", metavar="CHARACTER", help="What stands between two columns.")
+@click.option("--quoting", type=bool, metavar="true|false", help="Whether quotes enclose fields.  [default: in CSV]")
+@storage_option
+@debug_option
+def predict(
+    model: str,
+    source: Path,
+    target: Path | None,
+    form: Form,
+    device: Device,
+    threads: int | None,
+    text: str,
+    text_pair: str | None,
+    form_of_input: str | None,
+    encoding: str,
+    delimiter: str | None,
+    quoting: bool | None,
+    storage: Path,
+) -> None:
+    """Score a file with a student: CSV, TSV, JSON lines or Parquet, of any length.
+
+    Every row gets a line with its number, its label, and how likely each class is. Nothing is scored before the whole
+    file was checked.
+
+    \b
+      stkd predict --model my-student --input reviews.csv --output scored.csv
+      stkd predict --model models:/stkd-quickstart-remarks@champion --input reviews.jsonl --text body
+      stkd predict --model my-student --form onnx-int8 --input reviews.parquet --output scored.parquet
+    """  # noqa: D301 - click's mark of lines that stay as they are
+    from stkd.orchestrator.predicting import Runner, run_predict
+    from stkd.trainers.tables import Layout
+
+    columns = {"text": text} | ({} if text_pair is None else {"text_pair": text_pair})
+    layout = Layout(columns, form_of_input, encoding, delimiter, quoting, by_options=True)
+    run_predict(model, source, target, layout, Runner(form, device, threads), storage)

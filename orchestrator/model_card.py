@@ -9,12 +9,11 @@ import yaml
 
 from stkd.orchestrator.card_files import files, reproduction
 from stkd.orchestrator.card_scores import scores
-from stkd.orchestrator.handed_over import HandedOver
+from stkd.orchestrator.handed_over import HandedOver, reads_pairs
 from stkd.orchestrator.markdown import code, table
 from stkd.search_spaces.amounts import with_unit
 from stkd.search_spaces.schema import Space, setting_of
 from stkd.trainers.model_files import PACKAGE
-from stkd.trainers.tasks import find_task
 
 SHOWN_CLASSES = 20
 DEFAULT_CLASSES = {"0": "LABEL_0", "1": "LABEL_1"}
@@ -93,7 +92,10 @@ def _model_name(model: str) -> str:
 
 def _facts(given: HandedOver) -> str:
     space, student = given.space, given.student
-    kind, reads = str(given.config["problem_type"]), "pairs of texts" if _reads_pairs(given) else "texts"
+    kind, reads = (
+        str(given.config["problem_type"]),
+        "pairs of texts" if reads_pairs(given.space, given.student.results.task) else "texts",
+    )
     rows = [("task", f"{code(student.results.task)}: {KINDS[kind]} {reads}")]
     if kind != "regression":
         rows.append(("classes", _classes(given.config)))
@@ -112,14 +114,6 @@ def _facts(given: HandedOver) -> str:
 def _latency(given: HandedOver) -> str:
     cost = given.files[0].cost
     return f"p50 {cost.p50:.3g} ms, p95 {cost.p95:.3g} ms, p99 {cost.p99:.3g} ms for {given.conditions}"
-
-
-def _reads_pairs(given: HandedOver) -> bool:
-    if given.space.data.source == "files":
-        return given.space.data.text_pair is not None
-    task = find_task(given.student.results.task)
-    layout = task.tsv or task.hub
-    return layout is not None and len(layout.texts) > 1
 
 
 def _data(space: Space) -> str:
@@ -163,7 +157,7 @@ def _value(value: object) -> str:
 
 
 def _use(given: HandedOver) -> Iterable[str]:
-    pairs, longest = _reads_pairs(given), given.space.training.max_length
+    pairs, longest = reads_pairs(given.space, given.student.results.task), given.space.training.max_length
     several = given.config["problem_type"] == "multi_label_classification"
     one = '{"text": "One text.", "text_pair": "Another."}' if pairs else '"One text."'
     texts = '["One text.", "A second one."]' + (', ["Its pair.", "Its pair."]' if pairs else "")

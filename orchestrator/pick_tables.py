@@ -5,6 +5,7 @@ from rich.table import Table
 
 from stkd.orchestrator.budgeting import name_of
 from stkd.orchestrator.cost_book import interruptions
+from stkd.orchestrator.phases import SEED
 from stkd.orchestrator.picking import Option, Pick
 from stkd.orchestrator.results import describe
 from stkd.orchestrator.tables import interval_text, percent
@@ -13,6 +14,8 @@ from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.schema import STUDENT_KEYS, Space
 from stkd.trainers.costs import Cost, processor_name
 
+ELSEWHERE = ("student.", SEED)
+"""Settings that other columns tell, or that are one of several."""
 PERCENTILE = "p95"
 """Of the latencies, the one that the table shows."""
 
@@ -33,7 +36,7 @@ def pick_table(pick: Pick, title: str, teacher: tuple[float, float | None]) -> T
         is_picked, interval = option is pick.chosen, option.interval
         table.add_row(
             "picked" if is_picked else "over" if option.misses else "",
-            describe({key: value for key, value in option.trial.values.items() if not key.startswith("student.")}),
+            describe({key: value for key, value in option.trial.values.items() if not key.startswith(ELSEWHERE)}),
             _size(option),
             percent(option.score),
             interval_text(interval) if interval else "",

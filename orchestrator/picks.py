@@ -1,9 +1,10 @@
 """Picks a student, registers it, and remembers which: what is handed over afterwards is the one that was picked."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -13,14 +14,16 @@ from stkd.orchestrator.cost_book import CostBook, in_words
 from stkd.orchestrator.pick_tables import limits, pick_table, reasons
 from stkd.orchestrator.picking import Pick, pick
 from stkd.orchestrator.preflight import check_conditions
-from stkd.orchestrator.registry import Registered, Registry, model_name
 from stkd.orchestrator.tables import print_whole
-from stkd.orchestrator.tracking import tracking_uri
+from stkd.orchestrator.tracking import registry_of, tracking_uri
 from stkd.search_spaces.budgets import Budget, LatencyBudget
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.costs import Conditions
 from stkd.trainers.form_names import Device, Form
+
+if TYPE_CHECKING:
+    from stkd.orchestrator.registry import Registered
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,12 @@ def _print_rows(console: Console, rows: list[tuple[str, str]]) -> None:
         console.print(f"{name:<11} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _register(found: FoundTask, picked: Pick, alias: str) -> Registered:
+def model_name(experiment: str, task: str) -> str:
+    """What a task's student is registered as: such that an address can hold it."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"stkd-{experiment}-{task}")
+
+
+def _register(found: FoundTask, picked: Pick, alias: str) -> "Registered":
     space, chosen, sweep, task = found.space, picked.chosen, found.sweep.sweep_id, found.results.task
     scores = f"score {percentage(chosen.score)}, test {percentage(chosen.test)}"
     tags = {
@@ -101,11 +109,11 @@ def _register(found: FoundTask, picked: Pick, alias: str) -> Registered:
     }
     name, key = model_name(space.experiment, task), f"{sweep}/{task}/{chosen.trial.trial}"
     description = f"{chosen.trial.name}, of {sweep}: {scores}; {in_words(chosen.cost)}"
-    registry = Registry(tracking_uri(space.tracking.uri, found.storage.root))
+    registry = registry_of(space.tracking.uri, found.storage.root)
     return registry.register(space.experiment, key, name, alias, description, tags)
 
 
-def _next(found: FoundTask, registered: Registered) -> list[tuple[str, str]]:
+def _next(found: FoundTask, registered: "Registered") -> list[tuple[str, str]]:
     before = registered.before
     moved = "" if before in (None, registered.version) else f"; before, it was version {before}"
     uri = without_secrets(tracking_uri(found.space.tracking.uri, found.storage.root))
@@ -119,7 +127,7 @@ def _next(found: FoundTask, registered: Registered) -> list[tuple[str, str]]:
     ]
 
 
-def _as_dict(found: FoundTask, picked: Pick, registered: Registered) -> dict[str, Any]:
+def _as_dict(found: FoundTask, picked: Pick, registered: "Registered") -> dict[str, Any]:
     return {
         **found.student(picked.chosen.trial).as_dict(),
         "picked": picked.chosen.as_dict(),

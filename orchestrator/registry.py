@@ -113,8 +113,3 @@ class Registry:
             yield
         except (MlflowException, OSError) as error:
             raise UserError(f"MLflow at {without_secrets(self.uri)}: {str(error).splitlines()[0]}") from error
-
-
-def model_name(experiment: str, task: str) -> str:
-    """What a task's student is registered as."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"stkd-{experiment}-{task}")

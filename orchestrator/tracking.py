@@ -28,6 +28,7 @@ from stkd.search_spaces.values import without_secrets
 
 if TYPE_CHECKING:
     from stkd.orchestrator.mlflow_store import MlflowStore
+    from stkd.orchestrator.registry import Registry
 
 LONGEST_PARAMETER = 6000
 LONGEST_TAG = 5000
@@ -41,6 +42,7 @@ ATTEMPTS = 7
 CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
@@ -171,7 +173,7 @@ class Tracker:
         return None
 
     def _connect(self) -> "MlflowStore":
-        set_client()
+        _set_client()
         from stkd.orchestrator.mlflow_store import MlflowStore
 
         return MlflowStore(self.uri, self._experiment, self._artifact_location)
@@ -196,8 +198,16 @@ class Tracker:
             self._closing.wait(delay)
 
 
-def set_client() -> None:
-    """Settles how MLflow's client behaves, before it is imported."""
+def registry_of(configured: str | None, storage: Path) -> "Registry":
+    """The model registry beside the runs of a storage's sweeps."""
+    _set_client()
+    from stkd.orchestrator.registry import Registry
+
+    return Registry(tracking_uri(configured, storage))
+
+
+def _set_client() -> None:
+    """Settle how MLflow's client behaves; it looks when it is imported."""
     for name, value in CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
 

@@ -179,7 +179,8 @@ def test_the_screen_tells_what_was_measured(tmp_path: Path) -> None:
 
 def test_costs_are_told_with_what_does_not_count() -> None:
     assert interruptions(cost(interrupted=None)) == interruptions(cost(interrupted=0.05)) == ""
-    assert interruptions(cost(interrupted=0.26)) == ", less the time that other work took from 26 % of the runs"
+    said = "; the time that other work on the machine took from 26 % of the runs is not counted"
+    assert interruptions(cost(interrupted=0.26)) == said
     assert in_words(cost(0.5, 3519)) == "3.52k parameters, 0.0141 MB, latency 0.5 ms (p95 0.6, p99 0.75)"
 
 

@@ -15,6 +15,7 @@ from stkd.orchestrator.options import Settings
 from stkd.search_spaces.reading import read_space, space_text
 from stkd.search_spaces.schema import Space
 from stkd.trainers.errors import UserError
+from stkd.trainers.tables import Layout
 
 
 class PlacementError(ValueError):
@@ -30,7 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
 
     def recorder(name: str, answer: object) -> Any:
         def record(*arguments: Any) -> object:
-            if name == "Asked":
+            if name in ("Asked", "Runner"):
                 return arguments
             made.append((name, *arguments))
             return answer
@@ -43,6 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
         "ui": {"serve_ui": 0},
         "picks": {"run_pick": None, "Asked": None},
         "handing_over": {"run_export": None},
+        "predicting": {"run_predict": None, "Runner": None},
     }
     for module, functions in fakes.items():
         fake = ModuleType(module)
@@ -143,6 +145,24 @@ def test_export_passes_on_what_is_meant(calls: list[tuple[Any, ...]]) -> None:
     assert calls == [
         ("run_export", Path("out"), Path("./stkd-runs"), "latest", None, None, ()),
         ("run_export", Path("out"), Path("s"), "a", "mrpc", "b", ("onnx",)),
+    ]
+
+
+def test_predict_passes_on_files_and_how_they_are_read(calls: list[tuple[Any, ...]]) -> None:
+    run("predict", "--model", "m", "--input", "in.csv")
+    table = ("--text", "body", "--text-pair", "other", "--format", "tsv", "--encoding", "cp1252", "--delimiter", ";")
+    runner = ("--form", "onnx", "--threads", "2", "--storage", "s", "--quoting", "true")
+    run("predict", "--model", "m", "--input", "in.csv", "--output", "out.csv", *table, *runner)
+    assert calls == [
+        (
+            *("run_predict", "m", Path("in.csv"), None, Layout({"text": "text"}, by_options=True)),
+            *(("pytorch", "cpu", None), Path("./stkd-runs")),
+        ),
+        (
+            *("run_predict", "m", Path("in.csv"), Path("out.csv")),
+            Layout({"text": "body", "text_pair": "other"}, "tsv", "cp1252", ";", True, by_options=True),
+            *(("onnx", "cpu", 2), Path("s")),
+        ),
     ]
 
 

@@ -268,7 +268,7 @@ def test_a_card_tells_task_classes_teacher_values_and_scores(tmp_path: Path) -> 
         "| this student | 70.0 | 61.0 | 55.0 to 67.0 |",
         "| its teacher | 90.0 | 87.0 |  |",
         "| the student of the dense teacher | 68.0 | not known |  |",
-        "the test score is what to believe",
+        "its test score is what to believe",
         "| `model.safetensors` | PyTorch in fp32 | 90.9 | 70.0 |  | 4 | 4.8 | 6 |",
         "| `model.onnx` | onnxruntime in fp32 | 35.1 | 69.8 | 3.6e-07 | 2 | 2.4 | 3 |",
         "one example of 64 tokens on 1 thread of the processor, on a processor, over 300 warm runs",

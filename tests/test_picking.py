@@ -17,8 +17,7 @@ from stkd.orchestrator.cost_book import CostBook
 from stkd.orchestrator.handover_commands import Amount, Milliseconds
 from stkd.orchestrator.pick_tables import limits, pick_table, reasons
 from stkd.orchestrator.picking import Pick, pick
-from stkd.orchestrator.picks import Asked
-from stkd.orchestrator.registry import model_name
+from stkd.orchestrator.picks import Asked, model_name
 from stkd.orchestrator.results import Confirmed, Evidence, FinalScore, Interval, Result, StageResult
 from stkd.orchestrator.tables import print_whole
 from stkd.search_spaces.budgets import Budget

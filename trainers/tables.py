@@ -9,14 +9,14 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from stkd.trainers.config import DataConfig
+from stkd.trainers.config import DataConfig, encoding_name, one_character
 from stkd.trainers.errors import UserError
 from stkd.trainers.rows import Rows, at, decode, first_line, position, shown
 from stkd.trainers.tasks import did_you_mean
@@ -43,8 +43,20 @@ class Layout:
     encoding: str = "utf-8"
     delimiter: str | None = None
     quoting: bool | None = None
-    setting: str = "data.{}"
-    """What messages call a setting."""
+    by_options: bool = False
+    """Whether settings are options of the command line, and not keys of a space."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError where a setting is none."""
+        self._check("encoding", self.encoding, encoding_name)
+        if self.delimiter is not None:
+            self._check("delimiter", self.delimiter, one_character)
+
+    def _check(self, setting: str, value: str, check: Callable[[str], object]) -> None:
+        try:
+            check(value)
+        except ValueError as error:
+            raise UserError(f"{self.named(setting)} {value!r}: {error}") from error
 
     @classmethod
     def of(cls, config: DataConfig) -> "Layout":
@@ -55,7 +67,7 @@ class Layout:
 
     def named(self, setting: str) -> str:
         """What messages call a setting."""
-        return self.setting.format(setting)
+        return f"--{setting.replace('_', '-')}" if self.by_options else f"data.{setting}"
 
     def positions(self, header: Sequence[str], where: str) -> list[int]:
         """Where the columns stand; raises UserError where one does not."""
