@@ -222,6 +222,7 @@ def test_the_readme_knows_every_command_and_no_other() -> None:
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", code))
+    ours = re.sub(r"(?m)^mlflow .*$", "", code)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", ours))
     assert len(named) >= 5
     assert named <= options | {"--help"}
