@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 import pytest
 from click.testing import CliRunner, Result
 from sweeping import environment, stkd, write_space
+from tiny import MULTILABEL, tiny_teacher
 from user_tables import write_table
 
 from stkd.orchestrator.cli import main
@@ -26,10 +27,12 @@ from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import TaskResults, read_results
 from stkd.search_spaces.reading import read_space
 from stkd.trainers.costs import Cost
+from stkd.trainers.models import load_classifier, load_tokenizer, save_model
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated"),  # MLflow's use of SQLAlchemy
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),  # MLflow of its own code
 ]
 NAME = "stkd-tiny-remarks"
 CHAMPION = f"models:/{NAME}@champion"
@@ -180,6 +183,27 @@ def test_mlflow_serves_the_registered_student(swept: Swept, tmp_path: Path) -> N
     assert [answer["label"] for answer in found] == [line.split(",")[1] for line in answers]
     scores = [max(map(float, line.split(",")[2:])) for line in answers]
     assert [answer["score"] for answer in found] == pytest.approx(scores, abs=1e-5)
+
+
+def test_a_student_of_pairs_in_which_several_classes_may_apply_answers_with_all_of_them(tmp_path: Path) -> None:
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    from stkd.orchestrator.mlflow_models import save_student
+
+    base = tiny_teacher(tmp_path / "base", outputs=3)
+    save_model(load_classifier(base, MULTILABEL, seed=1), load_tokenizer(base), tmp_path / "student")
+    (tmp_path / "served").mkdir()
+    save_student(tmp_path / "student", tmp_path / "served", Model(), pairs=True)
+    pairs = [{"text": "a lovely film", "text_pair": "dull"}, {"text": "good", "text_pair": "film " * 9}]
+    answers = pyfunc.load_model(str(tmp_path / "served")).predict(pairs).to_dict("records")
+    source = write_table(tmp_path / "in.csv", pairs)
+    words = ["--model", tmp_path / "student", "--input", source, "--text-pair", "text_pair"]
+    lines = CliRunner().invoke(main, ["predict", *map(str, words)]).stdout.splitlines()[1:]
+    assert len(answers) == len(lines) == 2
+    for answer, line in zip(answers, lines, strict=True):
+        scores = dict(zip(MULTILABEL.class_names, map(float, line.split(",")[2:]), strict=True))
+        assert {each["label"]: each["score"] for each in answer.values()} == pytest.approx(scores, abs=1e-5)
 
 
 @contextmanager
