@@ -43,11 +43,17 @@ PACKAGES = ("stkd", "torch", "transformers", "onnx", "onnxruntime")
 
 
 def export_student(
-    found: FoundTask, trial: TrialResult, target: Path, forms: Sequence[Form], required: bool
+    found: FoundTask,
+    trial: TrialResult,
+    target: Path,
+    forms: Sequence[Form],
+    required: bool,
+    conditions: Conditions | None = None,
 ) -> HandedOver:
     """Write a trial's student for PyTorch and in ONNX `forms`, each checked on the selection split, and a card.
 
-    Where `required`, ONNX that cannot be had is an error; else the card says why it is lacking.
+    Costs are measured under the conditions, or those of the space's budget. Where `required`, ONNX that cannot be had
+    is an error; else the card says why it is lacking.
 
     Raises:
         UserError: something lies at `target` already, it cannot be written, or the student or its data are gone.
@@ -63,7 +69,7 @@ def export_student(
         shutil.copytree(student, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD, METRICS))
         lacking = _write_onnx(folder, forms, space.training.max_length, required)
         written: list[Form] = ["pytorch", *(form for form in forms if (folder / FILES[form]).is_file())]
-        conditions = (space.budget or Budget()).conditions(space.training.max_length)
+        conditions = conditions or (space.budget or Budget()).conditions(space.training.max_length)
         costs = _measure(found, folder, written, conditions)
         task = _task(found, trial, folder)
         handed_over = HandedOver(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,7 @@ from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.exporting import export_student
 from stkd.orchestrator.results import TrialResult
 from stkd.orchestrator.tracking import registry_of
+from stkd.trainers.costs import Conditions
 from stkd.trainers.errors import UserError
 from stkd.trainers.form_names import Form
 from stkd.trainers.tasks import did_you_mean
@@ -23,7 +25,8 @@ def run_export(
     """Write a student's folder and say what is in it."""
     found, trial = find_student(storage, sweep_id, task, model)
     wanted = [form for form in ONNX_FORMS if form in forms] if forms else ONNX_FORMS
-    handed_over = export_student(found, trial, target, wanted, required=bool(forms))
+    target, conditions = target.expanduser().absolute(), _conditions(found, trial)
+    handed_over = export_student(found, trial, target, wanted, required=bool(forms), conditions=conditions)
     click.echo(f"{trial.name}, trial {trial.trial} of {found.sweep.sweep_id}, task {found.results.task}")
     for file in handed_over.files:
         away = "" if file.largest_difference is None else f", logits at most {file.largest_difference:.1e} away"
@@ -48,13 +51,26 @@ def find_student(storage: Path, sweep_id: str, task: str | None, model: str | No
     found = find_task(storage, sweep_id, task)
     if model is not None:
         return found, _trial(found, model)
-    if found.folder.pick.is_file():
-        picked = json.loads(found.folder.pick.read_text(encoding="utf-8"))["trial"]
-        return found, found.results.trials[picked]
+    picked = _picked(found)
+    if picked:
+        return found, found.results.trials[picked["trial"]]
     chosen = chosen_trial(found.results)
     if chosen is None:
         raise UserError(f"sweep {found.sweep.sweep_id} has no student for task {found.results.task} yet")
     return found, chosen
+
+
+def _picked(found: FoundTask) -> dict[str, Any]:
+    """What was picked last; empty where nothing was."""
+    path = found.folder.pick
+    picked: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return picked
+
+
+def _conditions(found: FoundTask, trial: TrialResult) -> Conditions | None:
+    """Those under which the student was picked; None where it was not."""
+    picked = _picked(found)
+    return Conditions.model_validate(picked["conditions"]) if picked.get("trial") == trial.trial else None
 
 
 def _trial(found: FoundTask, called: str) -> TrialResult:

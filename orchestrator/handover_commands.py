@@ -146,8 +146,8 @@ def export(
 @click.option("--form", type=click.Choice(get_args(Form)), default="pytorch", show_default=True, help="How it is run.")
 @click.option("--device", type=click.Choice(get_args(Device)), default="cpu", show_default=True, help="Where.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of the processor.  [default: all]")
-@click.option("--text", default="text", show_default=True, metavar="COLUMN", help="The column of the text.")
-@click.option("--text-pair", metavar="COLUMN", help="That of the second text.  [default: text_pair, if it reads pairs]")
+@click.option("--text", metavar="COLUMN", help="The column of the text.  [default: as in training]")
+@click.option("--text-pair", metavar="COLUMN", help="That of the second text, where the student reads two.")
 @click.option(
     "--format",
     "form_of_input",
@@ -166,7 +166,7 @@ def predict(
     form: Form,
     device: Device,
     threads: int | None,
-    text: str,
+    text: str | None,
     text_pair: str | None,
     form_of_input: str | None,
     encoding: str,
@@ -187,6 +187,6 @@ def predict(
     from stkd.orchestrator.predicting import Runner, run_predict
     from stkd.trainers.tables import Layout
 
-    columns = {"text": text} | ({} if text_pair is None else {"text_pair": text_pair})
+    columns = {setting: name for setting, name in (("text", text), ("text_pair", text_pair)) if name is not None}
     layout = Layout(columns, form_of_input, encoding, delimiter, quoting, by_options=True)
     run_predict(model, source, target, layout, Runner(form, device, threads), storage)

@@ -32,7 +32,7 @@ class TaskFolder:
 
     @property
     def pick(self) -> Path:
-        """Which student was picked last, and under which budget; see `stkd.orchestrator.picks`."""
+        """Which student was picked last, and under which conditions; see `stkd.orchestrator.picks`."""
         return self.root / "pick.json"
 
     def heat_maps(self, stage: str) -> Path:

@@ -15,7 +15,7 @@ from stkd.orchestrator.pick_tables import limits, pick_table, reasons
 from stkd.orchestrator.picking import Pick, pick
 from stkd.orchestrator.preflight import check_conditions
 from stkd.orchestrator.tables import print_whole
-from stkd.orchestrator.tracking import registry_of, tracking_uri
+from stkd.orchestrator.tracking import default_uri, registry_of, tracking_uri
 from stkd.search_spaces.budgets import Budget, LatencyBudget
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
@@ -70,9 +70,8 @@ def run_pick(
         picked = pick(found, budget, conditions, book, again)
     if not as_json:
         _show(console, found, picked)
+    write_json(found.folder.pick, {"trial": picked.chosen.trial.trial, "conditions": conditions.model_dump()})
     registered = _register(found, picked, alias)
-    chosen = picked.chosen.trial
-    write_json(found.folder.pick, {"trial": chosen.trial, "model": registered.uri, "version": registered.version})
     if as_json:
         print(json.dumps(_as_dict(found, picked, registered), indent=2))
     else:
@@ -116,14 +115,15 @@ def _register(found: FoundTask, picked: Pick, alias: str) -> "Registered":
 def _next(found: FoundTask, registered: "Registered") -> list[tuple[str, str]]:
     before = registered.before
     moved = "" if before in (None, registered.version) else f"; before, it was version {before}"
-    uri = without_secrets(tracking_uri(found.space.tracking.uri, found.storage.root))
-    where = "" if found.space.storage == "./stkd-runs" else f" --storage {found.storage.root}"
-    serve = f"MLFLOW_TRACKING_URI={uri} mlflow models serve --env-manager local -m {registered.uri}"
+    root, uri = found.storage.root, tracking_uri(found.space.tracking.uri, found.storage.root)
+    where = "" if found.space.storage == "./stkd-runs" else f" --storage {root}"
+    address = f"MLFLOW_TRACKING_URI={without_secrets(uri)} "
+    predict = f"stkd predict{where} --model {registered.uri} --input FILE"
     return [
         ("registered", f"{registered.name} version {registered.version}, alias {registered.alias}{moved}"),
         ("next", f"stkd export{where} my-student"),
-        ("", f"stkd predict{where} --model {registered.uri} --input FILE"),
-        ("", serve),
+        ("", predict if uri == default_uri(root) else address + predict),
+        ("", f"{address}mlflow models serve --env-manager local -m {registered.uri}"),
     ]
 
 

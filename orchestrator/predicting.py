@@ -26,7 +26,7 @@ from stkd.trainers.tables import Layout, read_windows
 WINDOW = 4096
 """Rows that are held, and sorted by length, at a time."""
 SPACE, DESCRIPTION = "space.yaml", "MLmodel"
-REGISTERED, PAIR = "models:", "text_pair"
+REGISTERED, TEXT, PAIR = "models:", "text", "text_pair"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def run_predict(model: str, source: Path, target: Path | None, layout: Layout, r
     if target is not None and target.exists():
         raise UserError(f"--output {target} is already there; choose another name, or remove it")
     with _folder(model, storage) as folder:
-        layout = _with_pairs(layout, folder, model)
+        layout = _with_columns(layout, folder, model)
         rows = sum(_checked(window) for window in read_windows(source, layout, WINDOW))
         from stkd.trainers.predicting import Predictor  # loads torch
 
@@ -85,23 +85,25 @@ def _folder(model: str, storage: Path) -> Iterator[Path]:
     yield folder
 
 
-def _with_pairs(layout: Layout, folder: Path, model: str) -> Layout:
-    """The layout with a second text where the student reads two."""
-    expected, asked = _expects_pairs(folder), PAIR in layout.columns
-    if expected is False and asked:
+def _with_columns(layout: Layout, folder: Path, model: str) -> Layout:
+    """The layout with the columns that were not named: as in training, where the folder tells, or the usual ones."""
+    known = _known_columns(folder)
+    if known is not None and PAIR in layout.columns and PAIR not in known:
         raise UserError(f"--text-pair: {model} reads single texts; leave it out")
-    return replace(layout, columns={**layout.columns, PAIR: PAIR}) if expected and not asked else layout
+    return replace(layout, columns={**(known or {TEXT: TEXT}), **layout.columns})
 
 
-def _expects_pairs(folder: Path) -> bool | None:
-    """Whether a student reads pairs of texts; None where its folder does not tell."""
+def _known_columns(folder: Path) -> dict[str, str] | None:
+    """The columns of texts that a student was trained on, by their settings; None where its folder does not tell."""
     if (folder / SPACE).is_file():
         space = read_space(folder / SPACE)
-        return reads_pairs(space, space.tasks[0])
+        pair = {PAIR: space.data.text_pair or PAIR} if reads_pairs(space, space.tasks[0]) else {}
+        return {TEXT: space.data.text, **pair}
     description = folder.parent / DESCRIPTION
     if description.is_file():
         inputs = yaml.safe_load(description.read_text(encoding="utf-8"))["signature"]["inputs"]
-        return any(column.get("name") == PAIR for column in json.loads(inputs))
+        pairs = any(column.get("name") == PAIR for column in json.loads(inputs))
+        return {TEXT: TEXT} | ({PAIR: PAIR} if pairs else {})
     return None
 
 

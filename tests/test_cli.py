@@ -155,7 +155,7 @@ def test_predict_passes_on_files_and_how_they_are_read(calls: list[tuple[Any, ..
     run("predict", "--model", "m", "--input", "in.csv", "--output", "out.csv", *table, *runner)
     assert calls == [
         (
-            *("run_predict", "m", Path("in.csv"), None, Layout({"text": "text"}, by_options=True)),
+            *("run_predict", "m", Path("in.csv"), None, Layout({}, by_options=True)),
             *(("pytorch", "cpu", None), Path("./stkd-runs")),
         ),
         (

@@ -140,7 +140,9 @@ def test_the_student_that_is_meant_is_found_or_the_others_are_named(tmp_path: Pa
     assert "student-a is gone from the artifacts" in export(storage.root, tmp_path / "out").stderr
     for called in ("a", "abc", "abd"):
         assert f"student-{called} is gone" in export(storage.root, tmp_path / "out", "--model", called).stderr
-    find_task(storage.root, "latest", None).folder.pick.write_text(json.dumps({"trial": "abd"}))
+    find_task(storage.root, "latest", None).folder.pick.write_text(
+        json.dumps({"trial": "abd", "conditions": {"batch": 3}})
+    )
     assert "student-abd is gone" in export(storage.root, tmp_path / "out").stderr
 
 

@@ -120,6 +120,11 @@ def test_pairs_are_read_where_the_student_reads_them(tmp_path: Path) -> None:
         target = tmp_path / f"out{place}.jsonl"
         assert scored("--model", model, "--input", source, "--output", target, *words).exit_code == 0
         assert [row["label"] for row in read(target)] == [TASK.class_names[best] for best in logits.argmax(axis=1)]
+    own = ["tasks=[mine]", "data={source: files, train: a.csv, validation: b.csv, text: text_pair}"]
+    (model / "space.yaml").write_text(space_text(read_space(Path("quickstart"), own)))
+    assert scored("--model", model, "--input", source, "--output", tmp_path / "own.jsonl").exit_code == 0
+    labels = [TASK.class_names[best] for best in expected(model, others).argmax(axis=1)]
+    assert [row["label"] for row in read(tmp_path / "own.jsonl")] == labels
     (model / "space.yaml").write_text(space_text(read_space(Path("quickstart"))))
     done = scored("--model", model, "--input", source, "--text-pair", "text_pair")
     assert (done.exit_code, done.stdout) == (2, "")
