@@ -16,6 +16,8 @@ from stkd.trainers.costs import Cost, processor_name
 
 ELSEWHERE = ("student.", SEED)
 """Settings that other columns tell, or that are one of several."""
+ROUNDED = ("pytorch-bf16", "onnx-int8")
+"""Forms that answer a little otherwise."""
 PERCENTILE = "p95"
 """Of the latencies, the one that the table shows."""
 
@@ -94,6 +96,8 @@ def reasons(pick: Pick, space: Space) -> list[tuple[str, str]]:
         ("latency", f"p50 {cost.p50:.3g} ms, p95 {cost.p95:.3g} ms, p99 {cost.p99:.3g} ms of {cost.runs} warm runs")
     )
     rows.append(("measured", f"{conditions}, on {processor_name(conditions.device)}{interruptions(cost)}"))
+    if conditions.form in ROUNDED:
+        rows.append(("scores", "are of students in fp32; `stkd export` tells what the picked one scores in this form"))
     key = STUDENT_KEYS[space.student.init]
     if len(pick.options) == 1 and key is not None:
         rows.append(("sizes", f"the sweep has students of one size; search {key} to see what another would cost"))

@@ -124,6 +124,9 @@ def test_a_fresh_process_measures_one_after_the_other_and_says_what_cannot_be(tm
     assert first.parameters == parameter_count(load_saved(folder)) > second.parameters
     with pytest.raises(UserError, match="onnx is run by onnxruntime on the processor; use the device cpu, not cuda"):
         next(found)
+    gone = Measurement(subject=Saved(folder=tmp_path / "gone"), conditions=SHORT)
+    with pytest.raises(UserError, match="gone"):
+        list(measure_afresh([gone]))
     assert list(measure_afresh([])) == []
 
 

@@ -24,6 +24,7 @@ from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.reading import read_space, space_text
 from stkd.trainers.costs import Conditions, Cost, Measurement, Saved
 from stkd.trainers.errors import NothingFitsError, UserError
+from stkd.trainers.form_names import Form
 
 LAYERS, SEED = "student.layers", "training.seed"
 SEARCHED = ["search.student.layers={choice: [1, 2, 3]}"]
@@ -70,9 +71,9 @@ def finished(folder: Path, *results: Result, changes: Sequence[str] = ()) -> Fou
     return found
 
 
-def picked(found: FoundTask, again: bool = False, **budget: object) -> Pick:
+def picked(found: FoundTask, again: bool = False, form: Form = "pytorch", **budget: object) -> Pick:
     book = CostBook(ArtifactStore(found.storage.artifacts))
-    return pick(found, Budget.model_validate(budget), Conditions(length=64), book, again)
+    return pick(found, Budget.model_validate(budget), Conditions(length=64, form=form), book, again)
 
 
 def shown(found: FoundTask, chosen: Pick) -> str:
@@ -153,6 +154,8 @@ def test_a_sweep_of_one_size_says_how_to_have_others(tmp_path: Path) -> None:
     text = shown(found, picked(found))
     assert "the sweep has students of one size; search student.layers to see what another would cost" in text
     assert "budget      no limits; 1 of 1 sizes keep it" in text
+    assert "in fp32; `stkd export` tells" not in text
+    assert "in fp32; `stkd export` tells" in shown(found, picked(found, form="onnx-int8"))
 
 
 def test_what_is_missing_is_told(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def main() -> None:
     for line in sys.stdin:
         try:
             answer: Cost | Failure = measure(Measurement.model_validate_json(line))
-        except UserError as error:
-            answer = Failure(error=str(error))
+        except (UserError, OSError) as error:  # a hub that is away is an OSError
+            answer = Failure(error=" ".join(str(error).split()))
         print(answer.model_dump_json(), file=answers, flush=True)
 
 
