@@ -37,6 +37,10 @@ class CostBook:
             self._keep(inputs[name], cost)
         return [Cost.model_validate_json(self._path(self._name(measurement)).read_text()) for measurement in wanted]
 
+    def knows(self, wanted: Sequence[Measurement]) -> bool:
+        """Whether all of them were measured before."""
+        return all(self._path(self._name(measurement)).is_file() for measurement in wanted)
+
     def artifact(self, measurement: Measurement) -> str:
         """The name of the artifact that holds a cost."""
         return self._name(measurement)

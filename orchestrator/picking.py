@@ -91,7 +91,7 @@ def pick(found: FoundTask, budget: Budget, conditions: Conditions, book: CostBoo
         if not model.is_dir():
             raise UserError(f"the model's folder {model} is gone from the artifacts")
     wanted = [Measurement(subject=Saved(folder=model), conditions=conditions) for model in models]
-    *costs, teacher = book.costs(wanted, again)
+    *costs, teacher = book.costs(wanted, again or not book.knows(wanted))  # what is compared is measured together
     options = [
         _option(student, first, results, cost, budget.misses(cost))
         for (student, first), cost in zip(firsts, costs, strict=True)

@@ -94,6 +94,17 @@ def test_the_budget_decides_and_a_change_of_mind_measures_nothing(tmp_path: Path
     assert len(priced) == 8
 
 
+def test_what_is_compared_is_measured_together(tmp_path: Path, priced: list[Measurement]) -> None:
+    found = finished(tmp_path, *SINGLE)
+    subject = Saved(folder=found.storage.artifacts / "student-a")
+    CostBook(ArtifactStore(found.storage.artifacts)).costs(
+        [Measurement(subject=subject, conditions=Conditions(length=64))]
+    )
+    assert len(priced) == 1
+    picked(found)
+    assert len(priced) == 1 + 4
+
+
 def test_where_nothing_fits_the_nearest_is_named(tmp_path: Path) -> None:
     message = (
         r"no student of remarks keeps the budget; the nearest is the student of 1 layer \(s=0 student.layers=1\): "
