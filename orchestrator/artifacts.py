@@ -13,7 +13,7 @@ from typing import Any
 
 from stkd.orchestrator.claims import claimed
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
 RECORD = "artifact.json"
 

@@ -1,12 +1,15 @@
 """The best student of a sweep, shown."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stkd.orchestrator.evidence import chosen_trial
-from stkd.orchestrator.layout import Storage
+from stkd.orchestrator.layout import Storage, SweepFolder, TaskFolder
 from stkd.orchestrator.results import TaskResults, TrialResult, read_results
+from stkd.search_spaces.reading import read_space
+from stkd.search_spaces.schema import Space
 from stkd.trainers.errors import UserError
 
 
@@ -37,23 +40,6 @@ class BestStudent:
             "verdict": self.results.evidence.verdict if self.results.evidence else None,
             "student": str(self.folder),
         }
-
-    def as_text(self) -> str:
-        """The same for a person. Scores are percentages."""
-        metrics = self.trial.metrics
-        rows = [
-            ("sweep", f"{self.sweep}, task {self.results.task}"),
-            ("best student", f"{self.trial.name} (trial {self.trial.trial}, epoch {metrics['epoch']:.0f})"),
-            ("score", f"{100 * self.trial.score:.1f}; test {percentage(self.test_score)}"),
-            ("teacher", f"{percentage(self.teacher_score)}; test {percentage(self.teacher_test_score)}"),
-            ("dense student", f"{percentage(self.dense_score)} (student of the dense teacher)"),
-            ("size", f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"),
-            ("speed", f"{metrics['milliseconds_per_example']:.1f} ms per example, one at a time"),
-            ("folder", str(self.folder)),
-        ]
-        if self.results.evidence:
-            rows.insert(-1, ("verdict", self.results.evidence.verdict))
-        return "\n".join(f"{name:<14}{value}" for name, value in rows)
 
     @property
     def test_score(self) -> float | None:
@@ -93,8 +79,32 @@ class BestStudent:
         return None if found is None else found.metrics.get("score")
 
 
-def best_student(storage: Path, sweep_id: str, task: str | None) -> BestStudent:
-    """The student with the highest score; raises UserError where there is no such sweep or task, or no student yet."""
+@dataclass(frozen=True)
+class FoundTask:
+    """One task of a sweep, with everything that was found."""
+
+    storage: Storage
+    sweep: SweepFolder
+    results: TaskResults
+
+    @property
+    def folder(self) -> TaskFolder:
+        """The task's files."""
+        return self.sweep.task(self.results.task)
+
+    @cached_property
+    def space(self) -> Space:
+        """The space as the sweep was run."""
+        return read_space(self.sweep.space)
+
+    def student(self, trial: TrialResult) -> BestStudent:
+        """The student of a trial."""
+        folder = self.storage.artifacts / trial.student
+        return BestStudent(self.sweep.sweep_id, self.results, trial, folder, self.sweep.space)
+
+
+def find_task(storage: Path, sweep_id: str, task: str | None) -> FoundTask:
+    """A task of a sweep; raises UserError where there is none, or several and none was named."""
     root = Storage(storage.expanduser().absolute())
     sweep = root.find_sweep(sweep_id)
     by_task = read_results(sweep)
@@ -105,10 +115,16 @@ def best_student(storage: Path, sweep_id: str, task: str | None) -> BestStudent:
     name = task or next(iter(by_task))
     if name not in by_task:
         raise UserError(f"sweep {sweep.sweep_id} has no task {name!r}; it has: {', '.join(by_task)}")
-    chosen = chosen_trial(by_task[name])
+    return FoundTask(root, sweep, by_task[name])
+
+
+def best_student(storage: Path, sweep_id: str, task: str | None) -> BestStudent:
+    """The student to take; raises UserError where there is no such sweep or task, or no student yet."""
+    found = find_task(storage, sweep_id, task)
+    chosen = chosen_trial(found.results)
     if chosen is None:
-        raise UserError(f"sweep {sweep.sweep_id} has no student for task {name} yet")
-    return BestStudent(sweep.sweep_id, by_task[name], chosen, root.artifacts / chosen.student, sweep.space)
+        raise UserError(f"sweep {found.sweep.sweep_id} has no student for task {found.results.task} yet")
+    return found.student(chosen)
 
 
 def percentage(score: float | None) -> str:

@@ -7,14 +7,23 @@ from typing import Any, NoReturn
 
 import click
 
-from stkd.orchestrator import result_commands, sweep_commands
+from stkd.orchestrator import handover_commands, result_commands, sweep_commands
 from stkd.orchestrator.options import Settings, debug_option
 from stkd.search_spaces.values import without_secrets
+from stkd.trainers.errors import NothingFitsError
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
+EXIT_NOTHING_FITS = 1
 EXIT_INTERRUPTED = 130
-COMMANDS = (sweep_commands.sweep, sweep_commands.score, result_commands.ui, result_commands.best)
+COMMANDS = (
+    sweep_commands.sweep,
+    sweep_commands.score,
+    result_commands.ui,
+    handover_commands.pick,
+    handover_commands.export,
+    handover_commands.predict,
+)
 
 
 def guarded(command: Callable[[], int | None], settings: Settings) -> int:
@@ -30,7 +39,8 @@ def guarded(command: Callable[[], int | None], settings: Settings) -> int:
         return _complain(error.format_message(), settings, error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place where a traceback turns into a sentence
         if isinstance(error, ValueError) and type(error).__module__.startswith("stkd."):
-            return _complain(str(error), settings, EXIT_USER)
+            exit_code = EXIT_NOTHING_FITS if isinstance(error, NothingFitsError) else EXIT_USER
+            return _complain(str(error), settings, exit_code)
         hint = "" if settings.debug else "; run again with --debug for the traceback"
         return _complain(f"internal error: {type(error).__name__}: {error}{hint}", settings, EXIT_INTERNAL)
 
@@ -64,7 +74,8 @@ def main(context: click.Context) -> None:
     \b
       stkd sweep --space quickstart
       stkd ui
-      stkd best --export my-student
+      stkd pick --max-p95 5ms
+      stkd export my-student
     """  # noqa: D301 - click's mark of lines that stay as they are
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -8,9 +8,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 from typing_extensions import override
 
+from stkd.orchestrator.cost_book import in_words, interruptions
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.results import Phase, StageResult, TrialResult
+from stkd.orchestrator.results import Phase, StageResult, StudentCost, TrialResult
 from stkd.orchestrator.tables import percent
+from stkd.trainers.costs import Cost
 from stkd.trainers.sources import TaskData
 
 STAGES = {
@@ -115,6 +117,16 @@ class Display(Observer):
         }.get(trial.status, trial.status)
         self._line(f"{self._phase} {len(self._ended)} of {self._trials} ({trial.name}): {outcome}")
         self._show_trials()
+
+    @override
+    def measuring_started(self) -> None:
+        self._show("measuring what the best student costs")
+
+    @override
+    def measured(self, cost: StudentCost) -> None:
+        found = Cost.model_validate(cost.cost)
+        verdict = f"is over the budget, since {' and '.join(cost.over)}" if cost.over else "keeps the budget"
+        self._line(f"the best student {verdict}: {in_words(found)}{interruptions(found)}")
 
     @override
     def task_ended(self, finished: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from typing_extensions import override
 
-from stkd.orchestrator.results import Evidence, FinalScore, Phase, ResultsFile, StageResult, TrialResult
+from stkd.orchestrator.results import Evidence, FinalScore, Phase, ResultsFile, StageResult, StudentCost, TrialResult
 from stkd.trainers.sources import TaskData
 
 
@@ -46,6 +46,12 @@ class Observer:
 
     def weighed(self, evidence: Evidence) -> None:
         """The confirmed trials are compared."""
+
+    def measuring_started(self) -> None:
+        """What the chosen student costs is about to be measured."""
+
+    def measured(self, cost: StudentCost) -> None:
+        """What a student costs has been measured."""
 
     def task_ended(self, finished: bool) -> None:
         """All trials are over, or the sweep was interrupted."""
@@ -118,6 +124,16 @@ class Observers(Observer):
             observer.weighed(evidence)
 
     @override
+    def measuring_started(self) -> None:
+        for observer in self._observers:
+            observer.measuring_started()
+
+    @override
+    def measured(self, cost: StudentCost) -> None:
+        for observer in self._observers:
+            observer.measured(cost)
+
+    @override
     def task_ended(self, finished: bool) -> None:
         for observer in self._observers:
             observer.task_ended(finished)
@@ -156,3 +172,7 @@ class ResultsObserver(Observer):
     @override
     def weighed(self, evidence: Evidence) -> None:
         self._file.append(evidence)
+
+    @override
+    def measured(self, cost: StudentCost) -> None:
+        self._file.append(cost)

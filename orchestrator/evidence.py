@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
 from stkd.orchestrator.phases import SEED, SPARSITY
@@ -93,12 +94,21 @@ def contenders(confirmed: Iterable[TrialResult]) -> list[Contender]:
 def chosen_trial(results: TaskResults) -> TrialResult | None:
     """The student to take: of the finalists the one whose mean is most surely high, at its best seed.
 
-    Where nothing was confirmed it is the search's best; None where there is no student. Controls are never chosen.
+    Where nothing was confirmed it is the search's best; None where there is no student. Controls are never chosen, nor
+    is what was found to be over the budget.
     """
+    return next((trial for trial in in_order_of_choice(results) if not _is_over(trial, results)), None)
+
+
+def in_order_of_choice(results: TaskResults) -> list[TrialResult]:
+    """The students that could be taken, the first choice first: finalists, and then the search's by single scores."""
     finalists = [found for found in contenders(results.of_phase("confirm")) if found.role == "candidate"]
-    if finalists:
-        return finalists[0].best_trial()
-    return next(iter(results.ranked()), None)
+    return [*(found.best_trial() for found in finalists), *results.ranked()]
+
+
+def _is_over(trial: TrialResult, results: TaskResults) -> bool:
+    cost = results.costs.get(trial.student)
+    return cost is not None and bool(cost.over)
 
 
 def _seed(trial: TrialResult) -> int:
@@ -125,6 +135,15 @@ def interval_on_test(answers: Answers, score: Score) -> tuple[Interval, float]:
     spread = stdev(scores) if len(scores) > 1 else 0.0
     error = sqrt(spread**2 / len(scores) + _example_variance((answers,), answers.labels, score))
     return interval(fmean(scores), error, len(scores)), spread
+
+
+def over_examples(logits: Array, labels: Array, score: Score) -> Interval:
+    """The score of a single training, with the interval that the chance of its examples alone gives it."""
+    reach = float(normal.ppf(0.5 + CONFIDENCE / 2)) * sqrt(
+        _example_variance((Answers({0: logits}, labels),), labels, score)
+    )
+    mean = score(logits, labels)
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def paired_difference(left: Answers, right: Answers, score: Score) -> Interval | None:

@@ -30,6 +30,11 @@ class TaskFolder:
         """Optuna's study; see `stkd.orchestrator.study`."""
         return self.root / "study.jsonl"
 
+    @property
+    def pick(self) -> Path:
+        """Which student was picked last, and under which conditions; see `stkd.orchestrator.picks`."""
+        return self.root / "pick.json"
+
     def heat_maps(self, stage: str) -> Path:
         """Pictures of the scores that a stage measured; MLflow gets copies."""
         return self.root / "heat-maps" / stage
@@ -59,6 +64,11 @@ class SweepFolder:
     def space(self) -> Path:
         """The space as it was run, with everything that was overridden."""
         return self.root / "space.yaml"
+
+    @property
+    def budget(self) -> Path:
+        """What was found of untrained students' costs before the sweep; only where it has a budget."""
+        return self.root / "budget.txt"
 
     @property
     def journal(self) -> Path:

@@ -13,8 +13,8 @@ from stkd.orchestrator.results import Phase, ResultsFile, Session, StageResult, 
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
 
-STARTING, IDLE, TESTING = "starting", "idle", "test"
-"""Held while processes start, by nobody, and by the look at the test split."""
+STARTING, IDLE, TESTING, MEASURING = "starting", "idle", "test", "latency"
+"""Held while processes start, by nobody, by the look at the test split, and while nothing else may run."""
 KEEP_SECONDS = 10.0
 
 
@@ -74,6 +74,11 @@ class Ledger(Observer):
     def testing_started(self) -> None:
         self._pass()
         self._holders = {TESTING: self.plan.stage}
+
+    @override
+    def measuring_started(self) -> None:
+        self._pass()
+        self._holders = {MEASURING: self.plan.devices}
 
     @override
     def task_ended(self, finished: bool) -> None:

@@ -5,6 +5,7 @@ network, each time); given a path instead of a model it raises under transformer
 `MLmodel` file that says what lies where, so this module writes that file and links the rest.
 """
 
+import json
 import os
 import platform
 import shutil
@@ -17,6 +18,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, Schema
 
 TASK = "text-classification"
+SEVERAL = "multi_label_classification"
+"""What `transformers` calls a task in which several classes may apply."""
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 REQUIREMENTS = ("mlflow", "torch", "transformers")
 
@@ -33,7 +36,7 @@ def save_student(source: Path, target: Path, model: Model, pairs: bool) -> None:
     """
     _link_tree(source, target / "model")
     _link_tree(source, target / "components" / "tokenizer", leave_out=WEIGHTS)
-    _describe(model, source.name, pairs)
+    _describe(model, source, pairs)
     model.save(str(target / "MLmodel"))
     (target / "requirements.txt").write_text("\n".join(_requirements()) + "\n")
     environment = {
@@ -44,27 +47,29 @@ def save_student(source: Path, target: Path, model: Model, pairs: bool) -> None:
     (target / "python_env.yaml").write_text(yaml.safe_dump(environment, sort_keys=False))
 
 
-def _describe(model: Model, name: str, pairs: bool) -> None:
-    model.signature = _signature(pairs)
+def _describe(model: Model, source: Path, pairs: bool) -> None:
+    several = json.loads((source / "config.json").read_text(encoding="utf-8")).get("problem_type") == SEVERAL
+    model.signature = _signature(pairs, several)
     model.add_flavor(
         "transformers",
         transformers_version=version("transformers"),
         task=TASK,
         instance_type="TextClassificationPipeline",
         pipeline_model_type="AutoModelForSequenceClassification",
-        source_model_name=name,
+        source_model_name=source.name,
         model_binary="model",
         components=["tokenizer"],
         tokenizer_type="AutoTokenizer",
     )
-    pyfunc.add_to_model(
-        model, loader_module="mlflow.transformers", python_env="python_env.yaml", model_config={"truncation": True}
-    )
+    settings = {"truncation": True} | ({"top_k": None} if several else {})
+    pyfunc.add_to_model(model, loader_module="mlflow.transformers", python_env="python_env.yaml", model_config=settings)
 
 
-def _signature(pairs: bool) -> ModelSignature:
+def _signature(pairs: bool, several: bool) -> ModelSignature:
+    """One label with its score; where several may apply, the answer has every class with its score, best first."""
     texts = [ColSpec("string", "text"), ColSpec("string", "text_pair")] if pairs else [ColSpec("string")]
-    return ModelSignature(Schema(texts), Schema([ColSpec("string", "label"), ColSpec("double", "score")]))
+    answer = Schema([ColSpec("string", "label"), ColSpec("double", "score")])
+    return ModelSignature(Schema(texts), None if several else answer)
 
 
 def _requirements() -> list[str]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from stkd.search_spaces.schema import Space
-from stkd.trainers.config import KNOWN_FAMILIES, TrainingConfig
+from stkd.trainers.config import KNOWN_FAMILIES
+from stkd.trainers.costs import Conditions
 from stkd.trainers.errors import UserError
 from stkd.trainers.model_files import layer_count, resolve_model, token_limit
 from stkd.trainers.sources import TaskData, load_task
@@ -37,6 +38,7 @@ def check(space: Space) -> Mapping[str, TaskData]:
 
     """
     check_machine(space)
+    check_budget(space)
     check_models(space)
     data = {} if space.data.source == "hub" else {name: load_task(name, space.data) for name in space.tasks}
     if space.teacher.finetune is None:
@@ -61,6 +63,24 @@ def check_machine(space: Space) -> None:
             f"resources.cpus_per_rank is {resources.cpus_per_rank}: one trial of {resources.ranks} rank(s) takes "
             f"{wanted_cpus} CPUs, but this machine has {cpus}; lower resources.cpus_per_rank or resources.ranks"
         )
+
+
+def check_budget(space: Space) -> None:
+    """Raises UserError where a latency cannot be measured on this machine."""
+    if space.budget and space.budget.latency_ms:
+        check_conditions(space.budget.conditions(space.training.max_length), "budget.latency_ms.{} is")
+
+
+def check_conditions(conditions: Conditions, given: str) -> None:
+    """Raises UserError where a latency cannot be measured so on this machine; `given` names a setting."""
+    cpus, form, device = os.cpu_count() or 1, conditions.form, given.format("device")
+    if conditions.device == "cuda" and form.startswith("onnx"):
+        raise UserError(f"{device} cuda, but form {form} is run by onnxruntime on the processor; set it to cpu")
+    if conditions.device == "cuda" and not count_gpus():
+        raise UserError(f"{device} cuda, but this machine shows no GPU; set it to cpu")
+    if conditions.threads > cpus:
+        threads = f"{given.format('threads')} {conditions.threads}"
+        raise UserError(f"{threads}, but this machine has {cpus} CPUs; set {cpus} or less")
 
 
 def count_gpus() -> int:
@@ -101,10 +121,14 @@ def check_models(space: Space) -> None:
                 f"stkd knows the families {', '.join(KNOWN_FAMILIES)}"
             )
         _check_size(space, teacher, place)
+        if space.student.model is None:
+            _check_length("budget.latency_ms.length", _budget_length(space), token_limit(teacher), place)
     if space.student.model is not None:
         student = _checked_config("student.model", space.student.model)
         if student is not None:
-            _check_length("training", space.training, token_limit(student), f"student.model {space.student.model}")
+            place, limit = f"student.model {space.student.model}", token_limit(student)
+            _check_length("training.max_length", space.training.max_length, limit, place)
+            _check_length("budget.latency_ms.length", _budget_length(space), limit, place)
 
 
 def _checked_config(key: str, model: str) -> dict[str, JsonValue] | None:
@@ -181,13 +205,19 @@ def _check_size(space: Space, config: Mapping[str, JsonValue], place: str) -> No
     for student in space.students() if space.student.init == "drop_layers" else ():
         if layers is not None and student.layers > layers:
             raise UserError(f"student.layers is {student.layers}, but {place} has {layers}; set {layers} or less")
-    for name, training in (("training", space.training), ("teacher.finetune", space.teacher.finetune)):
-        _check_length(name, training, token_limit(config), place)
+    finetune = space.teacher.finetune
+    lengths = {"training": space.training.max_length, "teacher.finetune": finetune.max_length if finetune else None}
+    for name, length in lengths.items():
+        _check_length(f"{name}.max_length", length, token_limit(config), place)
 
 
-def _check_length(name: str, training: TrainingConfig | None, tokens: int | None, place: str) -> None:
-    if training and tokens is not None and training.max_length > tokens:
-        raise UserError(f"{name}.max_length is {training.max_length}, but {place} reads {tokens} tokens at most")
+def _check_length(key: str, length: int | None, limit: int | None, place: str) -> None:
+    if length is not None and limit is not None and length > limit:
+        raise UserError(f"{key} is {length}, but {place} reads {limit} tokens at most")
+
+
+def _budget_length(space: Space) -> int | None:
+    return space.budget.latency_ms.length if space.budget and space.budget.latency_ms else None
 
 
 def check_head(space: Space, tasks: Iterable[Task]) -> None:

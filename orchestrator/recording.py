@@ -10,8 +10,9 @@ from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import Evidence, FinalScore, StageResult, TaskResults, TrialResult
+from stkd.orchestrator.results import Evidence, FinalScore, StageResult, StudentCost, TaskResults, TrialResult
 from stkd.orchestrator.tracking import Tracker
+from stkd.search_spaces.budgets import PERCENTILES
 from stkd.search_spaces.schema import Space
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.sources import TaskData
@@ -24,7 +25,7 @@ class Recorder(Observer):
     def __init__(self, tracker: Tracker, space: Space, sweep: SweepFolder, storage: Storage, task: str) -> None:
         self._tracker, self._space, self._storage = tracker, space, storage
         self._sweep, self._task = sweep.sweep_id, task
-        self._folder = sweep.task(task)
+        self._folder, self._budget = sweep.task(task), sweep.budget
         self._parent = f"{self._sweep}/{task}"
         self._pairs = False
         self._started: set[str] = set()
@@ -48,7 +49,10 @@ class Recorder(Observer):
             **_flat({"data": self._space.data.model_dump(exclude_defaults=True) | {"source": self._space.data.source}}),
             **{f"search.{key}": str(value) for key, value in self._space.search.items()},
         }
-        self._tracker.start_run(self._parent, f"{self._task} {self._sweep}", None, params, self._tags("sweep"))
+        tags = self._tags("sweep")
+        if self._budget.is_file():
+            tags["stkd.budget"] = self._budget.read_text(encoding="utf-8")
+        self._tracker.start_run(self._parent, f"{self._task} {self._sweep}", None, params, tags)
 
     @override
     def stage_started(self, stage: str) -> None:
@@ -138,6 +142,13 @@ class Recorder(Observer):
             metrics = {"sparse_minus_dense": found.mean, "sparse_minus_dense_low": found.low}
             self._tracker.log_metrics(self._parent, {**metrics, "sparse_minus_dense_high": found.high}, 0)
 
+    @override
+    def measured(self, cost: StudentCost) -> None:
+        tags = {"stkd.latency": f"{cost.conditions}, on {cost.processor}", "stkd.over_budget": "; ".join(cost.over)}
+        for key in sorted(self._models.get(cost.student, ())):
+            self._tracker.log_metrics(key, _latency(cost), 0)
+            self._tracker.set_tags(key, tags)
+
     def record_best(self, results: TaskResults) -> None:
         """Put the best student's figures on the parent run, and mark its trial."""
         best = chosen_trial(results)
@@ -145,6 +156,10 @@ class Recorder(Observer):
             return
         test = results.tests.get(best.student)
         tested = {f"test_{name}": value for name, value in test.metrics.items()} if test else {}
+        cost = results.costs.get(best.student)
+        if cost is not None:
+            tested |= _latency(cost)
+            self._tracker.set_tags(self._parent, {"stkd.latency": f"{cost.conditions}, on {cost.processor}"})
         self._tracker.log_metrics(self._parent, {**best.metrics, **tested}, 0)
         self._tracker.set_tags(self._parent, {"stkd.best_trial": best.trial, "stkd.best": best.name})
         self._tracker.set_tags(self._key(best.trial), {"stkd.best": "true"})
@@ -166,6 +181,11 @@ class Recorder(Observer):
 
     def _tags(self, kind: str) -> dict[str, str]:
         return {"stkd.sweep": self._sweep, "stkd.task": self._task, "stkd.kind": kind}
+
+
+def _latency(cost: StudentCost) -> dict[str, float]:
+    found = {f"latency_{name}_ms": cost.cost[name] for name in PERCENTILES}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:

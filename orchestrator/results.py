@@ -103,6 +103,24 @@ class FinalScore:
 
 
 @dataclass(frozen=True)
+class StudentCost:
+    """What a student costs to serve, measured in a process that did nothing else, and whether it keeps the budget."""
+
+    student: str
+    """Its folder among the artifacts."""
+    artifact: str
+    """Folder of what was measured, among the artifacts."""
+    conditions: str
+    processor: str
+    cost: Mapping[str, float | None]
+    """As `stkd.trainers.costs.Cost`."""
+    over: Sequence[str] = ()
+    """The limits that it breaks, in words."""
+    ratio: float = 1.0
+    """How many times the worst of these limits it is."""
+
+
+@dataclass(frozen=True)
 class Interval:
     """A mean and its 95 % interval, in 0..1."""
 
@@ -154,6 +172,8 @@ class TaskResults:
     trials: dict[str, TrialResult] = field(default_factory=dict)
     tests: dict[str, FinalScore] = field(default_factory=dict)
     """By model."""
+    costs: dict[str, StudentCost] = field(default_factory=dict)
+    """By student; of those that were measured."""
     evidence: Evidence | None = None
     sessions: dict[str, Session] = field(default_factory=dict)
     """By their beginning."""
@@ -168,11 +188,12 @@ class TaskResults:
         return sorted(scored, key=lambda trial: -trial.score)
 
 
-Result = StageResult | TrialResult | FinalScore | Evidence
+Result = StageResult | TrialResult | FinalScore | StudentCost | Evidence
 KINDS: Mapping[type[Result], str] = {
     StageResult: "stage",
     TrialResult: "trial",
     FinalScore: "test",
+    StudentCost: "cost",
     Evidence: "evidence",
 }
 
@@ -216,6 +237,8 @@ class ResultsFile:
                     results.trials[record["trial"]] = TrialResult(**record)
                 case "test":
                     results.tests[record["model"]] = FinalScore(**record)
+                case "cost":
+                    results.costs[record["student"]] = StudentCost(**record)
                 case "evidence":
                     results.evidence = Evidence.from_record(record)
         return results

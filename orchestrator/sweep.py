@@ -1,6 +1,5 @@
 """A sweep from its first stage to the table at its end; started afresh, or resumed."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +7,21 @@ from pathlib import Path
 from rich.console import Console
 
 from stkd.cluster.connection import local_ray, refuse_impossible
+from stkd.orchestrator.artifacts import ArtifactStore
+from stkd.orchestrator.budgeting import nearest_miss, within_budget
+from stkd.orchestrator.cost_book import CostBook
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import read_results
 from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.tables import print_results
 from stkd.orchestrator.task_sweep import TaskSweep
-from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
+from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, tracking_uri
 from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
+from stkd.trainers.errors import NothingFitsError
 from stkd.trainers.sources import TaskData, load_task
+from stkd.trainers.tasks import find_task
 
 TRACKING_SECONDS = 120.0
 """How long the end of a sweep waits for MLflow to take what is still to be sent."""
@@ -26,11 +30,30 @@ INTERRUPTED = 130
 
 def run_sweep(space: Space, prepared: Mapping[str, TaskData]) -> int:
     """Run a new sweep; returns the exit code. `prepared` holds the data of the tasks that were read already."""
-    storage = Storage(space.storage_folder)
+    storage, console = Storage(space.storage_folder), Console()
+    space, found = _within_budget(space, prepared, storage, console)
     sweep = storage.new_sweep(space.name)
+    if found:
+        sweep.budget.write_text("\n".join(found), encoding="utf-8")
     sweep.space.touch(mode=0o600)  # a tracking URI may hold a password
     sweep.space.write_text(space_text(from_anywhere(space)), encoding="utf-8")
-    return _run(space, storage, sweep, prepared)
+    return _run(space, storage, sweep, prepared, console)
+
+
+def _within_budget(
+    space: Space, prepared: Mapping[str, TaskData], storage: Storage, console: Console
+) -> tuple[Space, list[str]]:
+    """The space without the students that are over its budget, measured while nothing else runs; and what was found."""
+    found: list[str] = []
+    if space.budget is None:
+        return space, found
+    tasks = [prepared[name].task if name in prepared else find_task(name) for name in space.tasks]
+    widest = max(task.outputs for task in tasks)
+    with console.status("measuring what untrained students cost"):
+        space = within_budget(space, widest, CostBook(ArtifactStore(storage.artifacts)), found.append)
+    for line in found:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return space, found
 
 
 def from_anywhere(space: Space) -> Space:
@@ -54,12 +77,11 @@ def _absolute(path: str) -> str:
 def resume_sweep(space: Space, prepared: Mapping[str, TaskData], sweep_id: str) -> int:
     """Continue a sweep where it stopped; trials that ended are not run again. Returns the exit code."""
     storage = Storage(space.storage_folder)
-    return _run(space, storage, storage.find_sweep(sweep_id), prepared)
+    return _run(space, storage, storage.find_sweep(sweep_id), prepared, Console())
 
 
-def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[str, TaskData]) -> int:
-    console = Console()
-    uri = space.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage.root)
+def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[str, TaskData], console: Console) -> int:
+    uri = tracking_uri(space.tracking.uri, storage.root)
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
@@ -72,7 +94,12 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
             problem = tracker.problem or "it was slow"
             console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
     _print_end(console, space, storage, sweep, without_secrets(uri), finished)
-    return 0 if finished else INTERRUPTED
+    if not finished:
+        return INTERRUPTED
+    missed = [miss for results in read_results(sweep).values() if (miss := nearest_miss(results))]
+    if missed:
+        raise NothingFitsError("; ".join(missed))
+    return 0
 
 
 def _run_tasks(
@@ -101,7 +128,7 @@ def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFol
     where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
     lines = [f"results   {sweep.root}", f"artifacts {storage.artifacts}", f"MLflow    {uri}"]
     if finished:
-        lines += [f"next      stkd ui{where}", f"          stkd best{where} --export best-student"]
+        lines += [f"next      stkd ui{where}", f"          stkd pick{where}"]
     else:
         lines += [f"stopped; everything finished is kept. Continue with: stkd sweep{where} --resume {sweep.sweep_id}"]
     for line in lines:

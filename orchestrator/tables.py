@@ -9,10 +9,12 @@ from rich.segment import Segments
 from rich.table import Table
 
 from stkd.orchestrator.account import Account
+from stkd.orchestrator.cost_book import in_words
 from stkd.orchestrator.evidence import chosen_trial
-from stkd.orchestrator.results import SHORT_NAMES, Evidence, Role, TaskResults
+from stkd.orchestrator.results import SHORT_NAMES, Evidence, Interval, Role, TaskResults
 from stkd.orchestrator.time_lines import time_lines
 from stkd.search_spaces.schema import Space
+from stkd.trainers.costs import Cost
 
 SHOWN_TRIALS = 10
 WIDEST = 1000
@@ -108,7 +110,10 @@ def size_line(results: TaskResults) -> str:
         ("student", chosen.metrics if chosen else {}),
         ("teacher", teacher.metrics if teacher else {}),
     ):
-        if "megabytes" in metrics:
+        if chosen is not None and metrics is chosen.metrics and chosen.student in results.costs:
+            cost = results.costs[chosen.student]
+            parts.append(f"{label}: {in_words(Cost.model_validate(cost.cost))} for {cost.conditions}")
+        elif "megabytes" in metrics:
             size = f"{metrics['parameters'] / 1e6:.1f}M parameters, {metrics['megabytes']:.0f} MB"
             parts.append(f"{label}: {size}, {metrics['milliseconds_per_example']:.1f} ms for one example")
     return "; ".join(parts)
@@ -128,7 +133,7 @@ def confirmed_table(evidence: Evidence) -> Table:
             percent(found.selection.low),
             percent(found.test.mean),
             percent(found.spread),
-            f"{percent(max(found.test.low, -1.0))} to {percent(min(found.test.high, 1.0))}",  # no score lies beyond
+            interval_text(found.test),
         )
     return table
 
@@ -136,6 +141,11 @@ def confirmed_table(evidence: Evidence) -> Table:
 def _heading(key: str) -> str:
     setting = key.rpartition(".")[2]
     return SHORT_NAMES.get(setting, setting)
+
+
+def interval_text(interval: Interval) -> str:
+    """An interval in percent, cut where no score can be."""
+    return f"{percent(max(interval.low, -1.0))} to {percent(min(interval.high, 1.0))}"
 
 
 def percent(score: float) -> str:

@@ -7,10 +7,13 @@ from rich.console import Console
 from stkd.orchestrator.account import Account
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.artifacts import ArtifactStore
+from stkd.orchestrator.budgeting import student_cost
 from stkd.orchestrator.callback import SweepCallback
+from stkd.orchestrator.cost_book import CostBook
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
+from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.hosting import device_plan, stage_host
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.ledger import Ledger
@@ -24,6 +27,7 @@ from stkd.orchestrator.testing import measure_on_test, tested_models, weigh_resu
 from stkd.orchestrator.tracking import Tracker
 from stkd.orchestrator.trial import TrialPlan
 from stkd.orchestrator.tuning import Tuning
+from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
 
@@ -75,6 +79,8 @@ class TaskSweep:
         evidence = weigh_results(self._results(), self._data.task, self._store)
         if evidence:
             self._observer.weighed(evidence)
+        if self._space.budget:
+            self._measure(self._space.budget)
         self._recorder.record_best(self._results())
         account = Account.of(self._space, self._results())
         if account is not None:
@@ -96,6 +102,14 @@ class TaskSweep:
             so_far = f"nothing was left to try after {tried} of {self._space.trial_count} trials"
             self._console.print(f"{so_far}: all other settings come to the same students", soft_wrap=True)
         return agenda.is_complete()
+
+    def _measure(self, budget: Budget) -> None:
+        """Measure the chosen student as it is; where it is over the budget after all, the next one is chosen."""
+        self._observer.measuring_started()
+        conditions = budget.conditions(self._space.training.max_length)
+        while (chosen := chosen_trial(self._results())) and chosen.student not in self._results().costs:
+            folder = self._store.root / chosen.student
+            self._observer.measured(student_cost(folder, conditions, budget, CostBook(self._store)))
 
     def _results(self) -> TaskResults:
         return self._file.read(self._data.task.name)

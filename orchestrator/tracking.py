@@ -28,6 +28,7 @@ from stkd.search_spaces.values import without_secrets
 
 if TYPE_CHECKING:
     from stkd.orchestrator.mlflow_store import MlflowStore
+    from stkd.orchestrator.registry import Registry
 
 LONGEST_PARAMETER = 6000
 LONGEST_TAG = 5000
@@ -41,6 +42,7 @@ ATTEMPTS = 7
 CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
@@ -171,8 +173,7 @@ class Tracker:
         return None
 
     def _connect(self) -> "MlflowStore":
-        for name, value in CLIENT_SETTINGS.items():
-            os.environ.setdefault(name, value)
+        _set_client()
         from stkd.orchestrator.mlflow_store import MlflowStore
 
         return MlflowStore(self.uri, self._experiment, self._artifact_location)
@@ -197,9 +198,28 @@ class Tracker:
             self._closing.wait(delay)
 
 
+def registry_of(configured: str | None, storage: Path) -> "Registry":
+    """The model registry beside the runs of a storage's sweeps."""
+    _set_client()
+    from stkd.orchestrator.registry import Registry
+
+    return Registry(tracking_uri(configured, storage))
+
+
+def _set_client() -> None:
+    """Settle how MLflow's client behaves; it looks when it is imported."""
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 def default_uri(storage: Path) -> str:
     """The MLflow store of a storage folder: a SQLite file in it."""
     return f"sqlite:///{storage.absolute()}/mlflow.db"
+
+
+def tracking_uri(configured: str | None, storage: Path) -> str:
+    """Where MLflow keeps what a storage's sweeps tell it: where the space says, the environment, or the default."""
+    return configured or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(storage)
 
 
 def default_artifact_location(storage: Path) -> str:

@@ -4,7 +4,7 @@ Each class has the shape that stands in the file: `{uniform: [0.0, 1.0]}` is `Un
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from random import Random
 from typing import Annotated, ClassVar, Self
@@ -204,6 +204,17 @@ Distribution = Annotated[
     | Annotated[Choice, Tag("choice")],
     Discriminator(_kind_of),
 ]
+
+
+def among(searched: Distribution, left: Sequence[Value]) -> Distribution:
+    """The distribution over those of its values that are left: neighbours, in order, unless it is a choice."""
+    match searched:
+        case QUniform() if len(left) > 1:
+            return searched.model_copy(update={"quniform": (left[0], left[-1], searched.quniform[2])})
+        case RandInt() if len(left) > 1:
+            return searched.model_copy(update={"randint": (left[0], left[-1])})
+        case _:
+            return Choice(choice=tuple(left))
 
 
 def _need_order(low: Number, high: Number) -> None:

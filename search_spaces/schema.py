@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.distributions import Choice, Distribution, QUniform, Value
 from stkd.search_spaces.documents import Key
 from stkd.search_spaces.messages import explain
@@ -101,6 +102,8 @@ class Space(Config):
     of a teacher that lost units by chance."""
     confirm: ConfirmConfig | None = None
     """null compares single trainings."""
+    budget: Budget | None = None
+    """What the student may cost; null limits nothing."""
     training: TrainingConfig = TrainingConfig()
     resources: ResourcesConfig = ResourcesConfig()
     deepspeed: dict[str, JsonValue] = Field(default={})

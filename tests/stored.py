@@ -4,6 +4,7 @@ from pathlib import Path
 
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import Result, ResultsFile, Status, TrialResult
+from stkd.trainers.costs import Cost
 
 
 def trial(name: str, score: float, status: Status = "finished", **changes: object) -> TrialResult:
@@ -29,3 +30,16 @@ def store(root: Path, *results: Result, task: str = "mrpc", space: str = "") -> 
     for result in results:
         ResultsFile(sweep.task(task).results).append(result)
     return storage
+
+
+def cost(milliseconds: float = 4.0, parameters: int = 17_400_000, interrupted: float | None = 0.0) -> Cost:
+    """What a student of that latency costs."""
+    return Cost(
+        parameters=parameters,
+        megabytes=4 * parameters / 1e6,
+        p50=milliseconds,
+        p95=1.2 * milliseconds,
+        p99=1.5 * milliseconds,
+        runs=300,
+        interrupted=interrupted,
+    )

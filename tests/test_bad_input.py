@@ -293,10 +293,27 @@ CASES = (
     Case("misspelt option", options("--spce", "quickstart"), ("--spce", "--space")),
     Case("misspelt command", lambda _folder: ["swep"], ("'swep'", "'sweep'")),
     Case("no space", options(), ("--space quickstart",)),
+    Case("budget of no number", setting("budget.parameters=20X"), ("budget.parameters", "20M or 1.5B")),
+    Case("budget without a limit", setting("budget={latency_ms: {}}"), ("budget.latency_ms", "as p95: 5")),
+    Case("misspelt budget", setting("budget={latency_ms: {p95: 5, lenth: 3}}"), ("lenth", "did you mean 'length'?")),
+    Case("negative budget", setting("budget.megabytes=-2"), ("budget.megabytes", "must be more than 0")),
+    Case(
+        "ONNX on a GPU",
+        setting("budget={latency_ms: {p95: 5, form: onnx, device: cuda}}"),
+        ("budget.latency_ms.device", "must be cpu"),
+    ),
+    Case(
+        "budget too long", setting("budget={latency_ms: {p95: 5, length: 600}}"), ("length is 600", "reads 512 tokens")
+    ),
+    Case(
+        "budget of threads", setting("budget={latency_ms: {p95: 5, threads: 999}}"), ("threads is 999", "this machine")
+    ),
     Case("resume without sweeps", options("--resume", "--storage", "FOLDER"), ("no sweep in", "stkd sweep --space")),
     Case("resume of an unknown sweep", resuming("quickstart-2"), ("quickstart-2", "quickstart-1")),
     Case("resume and space", options("--resume", "x", "--space", "glue"), ("--resume", "leave out --space")),
-    Case("no student", lambda folder: ["best", "--storage", str(folder)], ("no sweep in",)),
+    Case("no student", lambda folder: ["pick", "--storage", str(folder)], ("no sweep in",)),
+    Case("nothing to export", lambda folder: ["export", "out", "--storage", str(folder)], ("no sweep in",)),
+    Case("pick by no time", lambda folder: ["pick", "--max-p95", "5m"], ("--max-p95", "as 5ms or 0.1s")),
     Case("ui of nothing", lambda folder: ["ui", "--storage", str(folder)], ("mlflow.db", "stkd sweep")),
     Case("bad port", lambda folder: ["ui", "--storage", str(folder), "--port", "0"], ("--port", "0")),
 )
@@ -311,7 +328,7 @@ def no_sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_table_is_complete() -> None:
-    assert len(CASES) == 117
+    assert len(CASES) == 126
     assert len({case.name for case in CASES}) == len(CASES)
 
 

@@ -1,9 +1,7 @@
 """The command line: what it passes on, and how it ends."""
 
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,28 +15,13 @@ from stkd.orchestrator.options import Settings
 from stkd.search_spaces.reading import read_space, space_text
 from stkd.search_spaces.schema import Space
 from stkd.trainers.errors import UserError
+from stkd.trainers.tables import Layout
 
 
 class PlacementError(ValueError):
     """Stands for an error class that another package of ours made for people."""
 
     __module__ = "stkd.cluster.connection"
-
-
-@dataclass
-class Student:
-    name: str
-
-    def as_dict(self) -> dict[str, str]:
-        return {"student": self.name}
-
-    def as_text(self) -> str:
-        return f"best: {self.name}"
-
-
-@dataclass
-class Exported:
-    lacking: str = ""
 
 
 @pytest.fixture
@@ -48,6 +31,8 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
 
     def recorder(name: str, answer: object) -> Any:
         def record(*arguments: Any) -> object:
+            if name in ("Asked", "Runner"):
+                return arguments
             made.append((name, *arguments))
             return answer
 
@@ -57,8 +42,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ..
         "sweep": {"run_sweep": 0, "resume_sweep": 0},
         "scoring": {"run_score": 0},
         "ui": {"serve_ui": 0},
-        "best": {"best_student": Student("small")},
-        "exporting": {"export_student": Exported()},
+        "picks": {"run_pick": None, "Asked": None},
+        "handing_over": {"run_export": None},
+        "predicting": {"run_predict": None, "Runner": None},
     }
     for module, functions in fakes.items():
         fake = ModuleType(module)
@@ -128,36 +114,56 @@ def test_ui_serves_a_storage_folder(calls: list[tuple[Any, ...]]) -> None:
     assert calls == [("serve_ui", Path("./stkd-runs"), None), ("serve_ui", Path("there"), 5001)]
 
 
-def test_best_shows_and_exports(calls: list[tuple[Any, ...]]) -> None:
-    assert run("best") == "best: small\n"
-    assert json.loads(run("best", "--json", "--sweep", "a", "--task", "mrpc", "--storage", "s")) == {"student": "small"}
-    assert run("best", "--export", "out") == "best: small\nwritten to out\n"
-    assert json.loads(run("best", "--export", "out", "--json")) == {"student": "small"}
-    assert calls[:2] == [
-        ("best_student", Path("./stkd-runs"), "latest", None),
-        ("best_student", Path("s"), "a", "mrpc"),
+def test_pick_passes_on_what_is_asked_for(calls: list[tuple[Any, ...]]) -> None:
+    run("pick")
+    words = (
+        "--max-p95",
+        "5ms",
+        "--max-params",
+        "20M",
+        "--form",
+        "onnx-int8",
+        "--threads",
+        "2",
+        "--max-megabytes",
+        "60",
+    )
+    run("pick", *words, "--sweep", "a", "--task", "mrpc", "--alias", "small", "--again", "--json", "--storage", "s")
+    (name, storage, sweep, task, plain, *rest), (_, *others, asked, alias, again, as_json) = calls
+    assert (name, storage, sweep, task, plain, rest) == (
+        *("run_pick", Path("./stkd-runs"), "latest", None),
+        *((None,) * 10, ["champion", False, False]),
+    )
+    assert others == [Path("s"), "a", "mrpc"]
+    assert asked == (None, 5.0, None, 20_000_000, 60.0, "onnx-int8", None, None, None, 2)
+    assert (alias, again, as_json) == ("small", True, True)
+
+
+def test_export_passes_on_what_is_meant(calls: list[tuple[Any, ...]]) -> None:
+    run("export", "out")
+    run("export", "out", "--storage", "s", "--sweep", "a", "--task", "mrpc", "--model", "b", "--form", "onnx")
+    assert calls == [
+        ("run_export", Path("out"), Path("./stkd-runs"), "latest", None, None, ()),
+        ("run_export", Path("out"), Path("s"), "a", "mrpc", "b", ("onnx",)),
     ]
-    assert calls[3] == ("export_student", Student("small"), Path("out"), False)
-    run("best", "--export", "out", "--onnx")
-    assert calls[-1] == ("export_student", Student("small"), Path("out"), True)
 
 
-def test_best_says_what_an_export_lacks(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    exporting = sys.modules["stkd.orchestrator.exporting"]
-    monkeypatch.setattr(exporting, "export_student", lambda *_: Exported("pip install 'stkd[onnx]'"))
-    result = CliRunner().invoke(main, ["best", "--export", "out", "--json"])
-    assert json.loads(result.stdout) == {"student": "small"}
-    assert result.stderr.splitlines() == [
-        "written to out",
-        "without model.onnx, the small form of a pruned student: pip install 'stkd[onnx]'",
+def test_predict_passes_on_files_and_how_they_are_read(calls: list[tuple[Any, ...]]) -> None:
+    run("predict", "--model", "m", "--input", "in.csv")
+    table = ("--text", "body", "--text-pair", "other", "--format", "tsv", "--encoding", "cp1252", "--delimiter", ";")
+    runner = ("--form", "onnx", "--threads", "2", "--storage", "s", "--quoting", "true")
+    run("predict", "--model", "m", "--input", "in.csv", "--output", "out.csv", *table, *runner)
+    assert calls == [
+        (
+            *("run_predict", "m", Path("in.csv"), None, Layout({}, by_options=True)),
+            *(("pytorch", "cpu", None), Path("./stkd-runs")),
+        ),
+        (
+            *("run_predict", "m", Path("in.csv"), Path("out.csv")),
+            Layout({"text": "body", "text_pair": "other"}, "tsv", "cp1252", ";", True, by_options=True),
+            *(("onnx", "cpu", 2), Path("s")),
+        ),
     ]
-
-
-def test_onnx_needs_a_folder_to_go_to(calls: list[tuple[Any, ...]]) -> None:
-    result = CliRunner().invoke(main, ["best", "--onnx"])
-    assert result.exit_code == 2
-    assert result.stderr.startswith("stkd: --onnx writes into the folder of --export")
-    assert calls == []
 
 
 def test_help_and_version_are_no_failures() -> None:

@@ -1,7 +1,8 @@
-"""Students handed over: the folder, its model card, and ONNX beside it."""
+"""Students handed over: the folder with every form checked, its model card, and ONNX beside it."""
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,35 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from huggingface_hub import ModelCard
-from stored import store, trial
-from tiny import TASK, tiny_teacher
+from stored import cost, store, trial
+from tiny import TASK, tiny_data, tiny_teacher
 from transformers import AutoModelForSequenceClassification, BertConfig
 
-from stkd.orchestrator.best import best_student
+from stkd.orchestrator import cost_book
+from stkd.orchestrator.best import best_student, find_task
 from stkd.orchestrator.cli import main
-from stkd.orchestrator.model_card import HandedOver, ModelFile, model_card
+from stkd.orchestrator.handed_over import HandedOver, ModelFile
+from stkd.orchestrator.history import trial_inputs
+from stkd.orchestrator.model_card import model_card
 from stkd.orchestrator.results import Confirmed, Evidence, FinalScore, Interval, StageResult
+from stkd.orchestrator.single import local_settings, single_student
 from stkd.search_spaces.reading import read_space, space_text
 from stkd.trainers import onnx_models
+from stkd.trainers.costs import Conditions, Cost, Measurement
+from stkd.trainers.job import encode_task, evaluate_model
 from stkd.trainers.models import load_classifier, load_saved, load_tokenizer, parameter_count, save_model
+from stkd.trainers.ranks import Ranks
 from stkd.trainers.units import UnitMask, sliced
 
 MEASURED = (
+    StageResult("data", "data-1", 1.0, False),
     StageResult("teacher", "teacher-1", 1.0, False, {"score": 0.9}),
     StageResult("trial_student", "trial-1", 1.0, False, {"score": 0.68}),
     trial("a", 0.7),
     FinalScore("student-a", "test-1", {"score": 0.61}),
     FinalScore("teacher-1", "test-2", {"score": 0.87}),
 )
-FOLDER = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+FOLDER = {"README.md", "config.json", "model.safetensors", "space.yaml", "tokenizer.json", "tokenizer_config.json"}
 WITHOUT = "ONNX needs no_such_package, not installed here: pip install 'stkd[onnx]'"
 
 
@@ -45,14 +54,28 @@ def stored_student(folder: Path, prune: bool) -> Path:
     lengths = ["training.max_length=24", "teacher.finetune.max_length=24"]
     space = read_space(Path("quickstart"), [f"teacher.model={base}", *init, *lengths])
     storage = store(folder / "runs", *MEASURED, task="remarks", space=space_text(space))
-    student = storage.artifacts / "student-a"
-    save_model(model if mask is None else sliced(model, mask), load_tokenizer(base), student, mask)
-    (student / "artifact.json").write_text("{}")
+    tokenizer, data = load_tokenizer(base), storage.artifacts / "data-1"
+    save_model(model if mask is None else sliced(model, mask), tokenizer, storage.artifacts / "student-a", mask)
+    save_model(model, tokenizer, storage.artifacts / "teacher-1")
+    data.mkdir()
+    encode_task(tiny_data(), base, 24, data)
+    for name in ("student-a", "teacher-1", "data-1"):
+        (storage.artifacts / name / "artifact.json").write_text(json.dumps({"inputs": {"data": "the-data"}}))
     return storage.root
 
 
+@pytest.fixture
+def priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is measured: a fresh process takes seconds."""
+
+    def prices(wanted: Sequence[Measurement]) -> list[Cost]:
+        return [cost(place) for place in range(1, 1 + len(wanted))]
+
+    monkeypatch.setattr(cost_book, "measure_afresh", prices)
+
+
 def export(storage: Path, target: Path, *options: str) -> Result:
-    return CliRunner().invoke(main, ["best", "--storage", str(storage), "--export", str(target), *options])
+    return CliRunner().invoke(main, ["export", str(target), "--storage", str(storage), *options])
 
 
 def names(folder: Path) -> set[str]:
@@ -76,68 +99,94 @@ def run_code(card: str, folder: Path) -> list[dict[str, Any]]:
 # --- folders
 
 
-def test_an_export_is_the_student_with_a_card_and_overwrites_nothing(tmp_path: Path) -> None:
+def test_an_export_is_the_student_with_a_card_and_overwrites_nothing(tmp_path: Path, priced: None) -> None:
     storage = stored_student(tmp_path, prune=False)
-    done = export(storage, tmp_path / "out")
+    done = export(storage, tmp_path / "out", "--form", "pytorch")
     assert done.exit_code == 0, done.output
-    assert done.stdout.endswith(f"written to {tmp_path / 'out'}\n")
-    assert done.stderr == ""
+    student, data = (storage / "artifacts" / name for name in ("student-a", "data-1"))
+    score = evaluate_model(student, TASK, data, Ranks())["score"]
+    assert done.stdout.splitlines() == [
+        f"{trial('a', 0.7).name}, trial a of {find_task(storage, 'latest', None).sweep.sweep_id}, task remarks",
+        f"{tmp_path / 'out' / 'model.safetensors'}: 0.0 MB, score {100 * score:.1f}, latency 1 ms (p95 1.2)",
+        f"{tmp_path / 'out' / 'README.md'}: its card",
+    ]
     assert names(tmp_path / "out") == FOLDER
     again = export(storage, tmp_path / "out")
     assert again.exit_code == 2
     assert "already there and not empty; choose another folder" in again.stderr
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert "model.onnx" not in (tmp_path / "out" / "README.md").read_text()
+    assert names(tmp_path) == {"base", "runs", "out"}
 
 
-def test_a_student_that_is_gone_is_missed(tmp_path: Path) -> None:
-    store(tmp_path, *MEASURED)
-    done = export(tmp_path, tmp_path / "out")
-    assert done.exit_code == 2
-    assert "student-a is gone from the artifacts" in done.stderr
-    assert not (tmp_path / "out").exists()
+def test_what_is_gone_is_missed(tmp_path: Path) -> None:
+    storage = stored_student(tmp_path, prune=False)
+    for name, says in (("data-1/validation.safetensors", "checked on these data"), ("student-a", "student-a is gone")):
+        (storage / "artifacts" / name).rename(tmp_path / "elsewhere")
+        done = export(storage, tmp_path / "out")
+        assert done.exit_code == 2
+        assert says in done.stderr
+        assert not (tmp_path / "out").exists()
+        (tmp_path / "elsewhere").rename(storage / "artifacts" / name)
 
 
-def test_a_pruned_student_goes_without_its_small_form_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_student_that_is_meant_is_found_or_the_others_are_named(tmp_path: Path) -> None:
+    space = space_text(read_space(Path("quickstart")))
+    storage = store(tmp_path, *MEASURED, trial("abc", 0.6), trial("abd", 0.5), task="remarks", space=space)
+    for called, says in (("ab", "may be abc, abd; write more of it"), ("x", "no trial with a student that begins so")):
+        done = export(storage.root, tmp_path / "out", "--model", called)
+        assert done.exit_code == 2
+        assert says in done.stderr
+    assert "student-a is gone from the artifacts" in export(storage.root, tmp_path / "out").stderr
+    for called in ("a", "abc", "abd"):
+        assert f"student-{called} is gone" in export(storage.root, tmp_path / "out", "--model", called).stderr
+    find_task(storage.root, "latest", None).folder.pick.write_text(
+        json.dumps({"trial": "abd", "conditions": {"batch": 3}})
+    )
+    assert "student-abd is gone" in export(storage.root, tmp_path / "out").stderr
+
+
+def test_an_export_goes_without_onnx_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, priced: None) -> None:
     monkeypatch.setattr(onnx_models, "PACKAGES", ("no_such_package",))
-    done = export(stored_student(tmp_path, prune=True), tmp_path / "out")
+    storage = stored_student(tmp_path, prune=True)
+    done = export(storage, tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert done.stderr == f"without model.onnx, the small form of a pruned student: {WITHOUT}\n"
+    assert done.stderr.splitlines()[-1] == f"without ONNX: {WITHOUT}"
     assert names(tmp_path / "out") == FOLDER | {"units.safetensors"}
     card = (tmp_path / "out" / "README.md").read_text()
     assert "`model.safetensors` has full size, with zeros" in card
-    assert f"The small one would be `model.onnx`, which is not here: {WITHOUT}." in card
+    assert f"As ONNX it is not here: {WITHOUT}." in card
     assert "InferenceSession" not in card
     assert "onnx" not in front_matter(card)["tags"]
-
-
-def test_onnx_that_was_asked_for_and_cannot_be_had_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_models, "PACKAGES", ("no_such_package",))
-    done = export(stored_student(tmp_path, prune=False), tmp_path / "out", "--onnx")
-    assert done.exit_code == 2
-    assert done.stderr == f"stkd: {WITHOUT}\n"
-    assert names(tmp_path / "out") == set()
+    asked = export(storage, tmp_path / "other", "--form", "onnx")
+    assert asked.exit_code == 2
+    assert asked.stderr.splitlines()[-1] == f"stkd: {WITHOUT}"
+    assert names(tmp_path) == {"base", "runs", "out"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prune", [True, False])
-def test_a_students_small_form_answers_the_same_and_is_what_the_card_says(tmp_path: Path, prune: bool) -> None:
+def test_every_form_answers_as_the_student_and_the_card_says_how_nearly(tmp_path: Path, prune: bool) -> None:
     pytest.importorskip("onnxruntime")
     target = tmp_path / "out"
-    done = export(stored_student(tmp_path, prune), target, *([] if prune else ["--onnx"]))
+    done = export(stored_student(tmp_path, prune), target)
     assert done.exit_code == 0, done.output
-    assert done.stderr == ""
-    assert names(target) == FOLDER | {"model.onnx"} | ({"units.safetensors"} if prune else set())
+    assert names(target) == FOLDER | {"model.onnx", "model-int8.onnx"} | ({"units.safetensors"} if prune else set())
     card = (target / "README.md").read_text()
     assert "onnx" in front_matter(card)["tags"]
 
-    full, small = (f"{(target / name).stat().st_size / 1e6:.1f}" for name in ("model.safetensors", "model.onnx"))
-    (difference,) = re.findall(r"\| `model.onnx` \| \S+ \| (\S+) \|", card)
-    assert 0 < float(difference) < 1e-5
-    assert f"| `model.safetensors` | {full} |  |" in card
-    assert (f"{small} MB instead of {full} MB. Its logits differ by {difference} at most." in card) == prune
+    rows = re.findall(r"\| `(model\S+)` \| (.+?) \| (\S+) \| (\S+) \| (\S*) \|+ (\S+) \| (\S+) \| (\S+) \|", card)
+    assert [row[:2] for row in rows] == [
+        ("model.safetensors", "PyTorch in fp32"),
+        ("model.onnx", "onnxruntime in fp32"),
+        ("model-int8.onnx", "onnxruntime in int8"),
+    ]
+    for name, _, megabytes, _, _, p50, p95, p99 in rows:
+        assert megabytes == f"{(target / name).stat().st_size / 1e6:.1f}"
+        assert 0 < float(p50) <= float(p95) <= float(p99)
+    assert [score for _, _, _, score, *_ in rows[:2]] == [rows[0][3]] * 2
+    assert 0 < float(rows[1][4]) < 1e-5 < float(rows[2][4]) < 1
+    assert ("`model.onnx` is the small one" in card) == prune
 
     by_pipeline, by_onnx = run_code(card, target)
     inputs = {name: torch.from_numpy(array) for name, array in by_onnx["inputs"].items()}
@@ -146,6 +195,26 @@ def test_a_students_small_form_answers_the_same_and_is_what_the_card_says(tmp_pa
             expected = model(**inputs).logits
         torch.testing.assert_close(torch.from_numpy(by_onnx["logits"]), expected, atol=1e-5, rtol=0)
     assert (parameter_count(load_saved(target)) < parameter_count(by_pipeline["classify"].model)) == prune
+
+
+# --- the space of one student
+
+
+def test_the_space_of_one_student_trains_just_that_and_tells_no_place(tmp_path: Path) -> None:
+    own = "data={source: files, train: /home/somebody/a.csv, validation: /home/somebody/b.csv}"
+    changes = [own, "teacher.model=/home/somebody/teacher", "tracking.uri=http://me:secret@host", "tasks=[mine]"]
+    space = read_space(Path("quickstart"), changes, storage="/home/somebody/runs")
+    values = {"interpolation": 0.4, "distillation.sparsity": 0.3, "training.seed": 777}
+    (tmp_path / "space.yaml").write_text(space_text(single_student(space, "mine", values)))
+    alone = read_space(tmp_path / "space.yaml")
+    assert "somebody" not in (tmp_path / "space.yaml").read_text()
+    assert "secret" not in (tmp_path / "space.yaml").read_text()
+    assert (alone.search, alone.trials.count, alone.controls, alone.confirm) == ({}, 1, False, None)
+    assert local_settings(space) == ["data.train", "data.validation", "teacher.model"]
+    asked = [space.with_values(values), alone.with_values({})]
+    inputs = [trial_inputs(each, TASK, Path("teacher-1"), "a mask", {}) for each in asked]
+    assert inputs[0] == inputs[1]
+    assert asked[0].distillation == asked[1].distillation
 
 
 # --- cards
@@ -159,9 +228,22 @@ def handed_over(folder: Path, *changes: str, task: str = "remarks", **more: Any)
     storage = store(folder, *results, task=task)
     student = best_student(storage.root, "latest", None)
     config = {"id2label": {"1": "happy", "0": "unhappy"}, "problem_type": "single_label_classification"}
-    files = [ModelFile("model.safetensors", 90.9), ModelFile("model.onnx", 35.14, 3.64e-7)]
-    fields = {"config": config | more.pop("config", {}), "pruned": False, "files": files} | more
-    return HandedOver(student, space, **fields)
+    files = [
+        ModelFile("pytorch", "model.safetensors", 90.9, 0.7, cost(4.0)),
+        ModelFile("onnx", "model.onnx", 35.14, 0.698, cost(2.0), 3.64e-7),
+    ]
+    fields = {
+        "config": config | more.pop("config", {}),
+        "pruned": False,
+        "files": files,
+        "teacher": cost(8.0),
+        "conditions": Conditions(length=64),
+        "processor": "a processor",
+        "data": "the-data",
+        "versions": {"stkd": "0.1.0", "torch": "2.13.0"},
+        "intervals": {"student-a": Interval(0.61, 0.55, 0.67)},
+    }
+    return HandedOver(student, space, **fields | more)
 
 
 def test_a_card_tells_task_classes_teacher_values_and_scores(tmp_path: Path) -> None:
@@ -178,17 +260,24 @@ def test_a_card_tells_task_classes_teacher_values_and_scores(tmp_path: Path) -> 
         "| classes | `unhappy`, `happy` |",
         "| teacher | `google-bert/bert-base-uncased`, fine-tuned on the task |",
         "| student | started as 3 of the teacher's layers, the first |",
-        "| size | 17.2M parameters |",
+        "| data | generated by stkd |",
+        "| size | 17.4M parameters |",
+        "| latency | p50 4 ms, p95 4.8 ms, p99 6 ms for one example of 64 tokens on 1 thread of the processor, PyTorch",
         "| `distillation.interpolation` | 0.416 |",
         "| `distillation.sparsity` | 0.3 |",
         "| `distillation.temperature` | 2.63 |",
         "the score is the accuracy. Students were chosen by the selection split, and nothing was by the test split.",
-        "| this student | 70.0 | 61.0 |",
-        "| its teacher | 90.0 | 87.0 |",
-        "| the student of the dense teacher | 68.0 | not known |",
-        "the test score is what to believe",
-        "| `model.safetensors` | 90.9 |  |",
-        "| `model.onnx` | 35.1 | 3.6e-07 |",
+        "| this student | 70.0 | 61.0 | 55.0 to 67.0 |",
+        "| its teacher | 90.0 | 87.0 |  |",
+        "| the student of the dense teacher | 68.0 | not known |  |",
+        "its test score is what to believe",
+        "| `model.safetensors` | PyTorch in fp32 | 90.9 | 70.0 |  | 4 | 4.8 | 6 |",
+        "| `model.onnx` | onnxruntime in fp32 | 35.1 | 69.8 | 3.6e-07 | 2 | 2.4 | 3 |",
+        "one example of 64 tokens on 1 thread of the processor, on a processor, over 300 warm runs",
+        "the teacher takes 8 ms (p95 9.6, p99 12)",
+        "stkd sweep --space space.yaml\n",
+        "from the same data (the-data)",
+        "Handed over with stkd 0.1.0, torch 2.13.0.",
         'classify("One text.", truncation=True, max_length=64)',
     )
     assert [text for text in expected if text not in card] == []
@@ -199,7 +288,7 @@ def test_a_card_of_a_pruned_student_says_which_file_is_small(tmp_path: Path) -> 
     card = model_card(handed_over(tmp_path, "student.init=prune_units", pruned=True))
     assert "started as the teacher without 70 % of its attention heads and feed-forward neurons" in card
     assert "`transformers` knows no layers of unequal width." in card
-    assert "`model.onnx` is the small one: 35.1 MB instead of 90.9 MB. Its logits differ by 3.6e-07 at most." in card
+    assert "`model.onnx` is the small one: 35.1 MB instead of 90.9 MB." in card
 
 
 def test_a_card_takes_the_values_of_the_trial(tmp_path: Path) -> None:
@@ -236,9 +325,25 @@ def test_a_card_of_confirmed_students_has_their_mean_and_the_verdict(tmp_path: P
     found = Confirmed("s=0.3 T=2", "candidate", 3, Interval(0.8, 0.7, 0.9), Interval(0.79, 0.55, 1.03), 0.02)
     evidence = Evidence([replace(found, role="no teacher"), found], None, "no difference is shown")
     card = model_card(handed_over(tmp_path, results=[evidence]))
-    assert "Over 3 seeds, students with these settings have a mean of 79.0 on the test split" in card
-    assert "(95 % interval 55.0 to 100.0). Verdict: no difference is shown." in card
+    assert "| `s=0.3 T=2` | 3 | 80.0 | 70.0 to 90.0 | 79.0 | 55.0 to 100.0 |" in card
+    assert "Verdict: no difference is shown." in card
     assert "what to believe" not in card
+
+
+def test_a_card_has_the_controls_and_tells_of_a_training_that_was_stopped(tmp_path: Path) -> None:
+    controls = [
+        trial("d", 0.66, phase="control", role="dense teacher"),
+        trial("e", 0.67, phase="control", role="dense teacher"),
+        trial("n", 0.5, phase="control", role="no teacher"),
+        FinalScore("student-e", "test-3", {"score": 0.6}),
+        trial("a", 0.7, status="stopped", epochs=1),
+    ]
+    card = model_card(handed_over(tmp_path, "data.train_examples=500", "training.epochs=4", results=controls))
+    assert "| control: the student of the dense teacher | 67.0 | 60.0 |  |" in card
+    assert "| control: without a teacher | 50.0 | not known |  |" in card
+    assert "| the student of the dense teacher |" not in card
+    assert "| data | generated by stkd, 500 examples of it |" in card
+    assert "The sweep stopped this training early, after 1 of 4 epochs" in card
 
 
 def test_cards_of_other_tasks(tmp_path: Path) -> None:

@@ -30,8 +30,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from stkd.trainers.config import DistillationConfig, ScoringConfig, StudentConfig, TrainingConfig
 from stkd.trainers.job import (
-    TRAIN,
-    VALIDATION,
     Job,
     Progress,
     encode_task,
@@ -42,7 +40,7 @@ from stkd.trainers.job import (
 from stkd.trainers.loop import Training, predict
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
-from stkd.trainers.specs import LOGITS, SCORES, Distillation, JobSpec
+from stkd.trainers.specs import LOGITS, SCORES, TRAIN, VALIDATION, Distillation, JobSpec
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, masked
 from stkd.trainers.worker import Worker
@@ -282,6 +280,7 @@ def test_a_task_is_tokenised_with_its_tokenizer_beside_it(tmp_path: Path) -> Non
     encode_task(tiny_data(5, 3), model, 8, tmp_path)
     assert {TRAIN, VALIDATION, "tokenizer.json"} <= {path.name for path in tmp_path.iterdir()}
     assert max(load_file(tmp_path / TRAIN)["offsets"].diff()) == 8
+    assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == 8
     assert (
         AutoTokenizer.from_pretrained(tmp_path)("good")["input_ids"]
         == AutoTokenizer.from_pretrained(model)("good")["input_ids"]

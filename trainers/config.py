@@ -129,7 +129,8 @@ def _class_names(given: object) -> object:
     return names
 
 
-def _encoding_name(name: str) -> str:
+def encoding_name(name: str) -> str:
+    """The name of an encoding; raises ValueError where Python does not know it."""
     try:
         "a".encode(name)
     except (LookupError, UnicodeError):
@@ -137,7 +138,8 @@ def _encoding_name(name: str) -> str:
     return name
 
 
-def _delimiter(character: str) -> str:
+def one_character(character: str) -> str:
+    """What stands between columns; raises ValueError where it cannot."""
     if len(character) != 1 or character in '"\r\n':
         raise ValueError('must be one character, and neither a quote nor a line break, as ";" or "\\t"')
     return character
@@ -193,9 +195,9 @@ class DataConfig(Config):
     """The classes in order; null: those of the training examples, words by alphabet, numbers by size."""
     separator: _Filled | None = None
     """What stands between the classes of a multi-label text; a text without a class is one that none applies to."""
-    encoding: Annotated[str, AfterValidator(_encoding_name)] = "utf-8"
+    encoding: Annotated[str, AfterValidator(encoding_name)] = "utf-8"
     """Of CSV, TSV and JSON lines."""
-    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
+    delimiter: Annotated[str, AfterValidator(one_character)] | None = None
     """What stands between two columns; null: a comma in CSV, a tab in TSV."""
     quoting: bool | None = None
     """Whether quotes (") enclose fields, which may then hold delimiters and line breaks; null: in CSV, not in TSV."""

@@ -19,3 +19,7 @@ class NonFiniteLossError(ArithmeticError):
 
 class OnnxError(UserError):
     """A model cannot be handed over as ONNX: a package is missing, or the file would not answer as the model does."""
+
+
+class NothingFitsError(UserError):
+    """No student keeps the budget; the message names the nearest miss."""

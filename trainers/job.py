@@ -26,13 +26,12 @@ from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import score_units, scoring_batches
 from stkd.trainers.sources import TaskData
-from stkd.trainers.specs import LABELS, LOGITS, Distillation, JobSpec
+from stkd.trainers.specs import LABELS, LOGITS, TEST, TRAIN, VALIDATION, Distillation, JobSpec
 from stkd.trainers.stopwatch import Phase
 from stkd.trainers.students import start_student
 from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, sliced
 
-TRAIN, VALIDATION, TEST = "train.safetensors", "validation.safetensors", "test.safetensors"
 REPORT = "report.json"
 
 
@@ -150,8 +149,12 @@ def _megabytes(model: PreTrainedModel) -> float:
 
 
 def encode_task(data: TaskData, model: str, max_length: int, folder: Path) -> None:
-    """Tokenise the three splits with the model's tokenizer into `folder`, and put the tokenizer beside them."""
+    """Tokenise the three splits with the model's tokenizer into `folder`, and put the tokenizer beside them.
+
+    It keeps the length: whoever is handed a student cuts texts as its training did.
+    """
     tokenizer = load_tokenizer(model)
+    tokenizer.model_max_length = max_length
     encode(data.train, tokenizer, max_length).save(folder / TRAIN)
     encode(data.validation, tokenizer, max_length).save(folder / VALIDATION)
     encode(data.test, tokenizer, max_length).save(folder / TEST)

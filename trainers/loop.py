@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from stkd.trainers.batches import Batch, EncodedExamples, epoch_order, micro_batches, sorted_batches
+from stkd.trainers.batches import PREDICT_TOKENS, Batch, EncodedExamples, epoch_order, micro_batches, sorted_batches
 from stkd.trainers.config import DistillationConfig, TrainingConfig
 from stkd.trainers.engine import Engine
 from stkd.trainers.errors import NonFiniteLossError
@@ -27,8 +27,6 @@ LossFunction = Callable[[Tensor, Batch], Tensor]
 
 FINITE_CHECK_STEPS = 50
 """Steps between two looks at whether the loss is finite; looking makes a GPU wait for its queue."""
-PREDICT_TOKENS = {"cpu": 1024, "cuda": 65_536}
-"""Tokens that a device reads at a time: what stays in a core's cache, or keeps a GPU busy."""
 
 
 class Teacher(Protocol):

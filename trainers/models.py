@@ -17,7 +17,7 @@ from stkd.trainers.errors import UserError
 from stkd.trainers.families import family_of
 from stkd.trainers.model_files import resolve_model
 from stkd.trainers.specs import UNITS
-from stkd.trainers.tasks import Kind, Task
+from stkd.trainers.tasks import DEFAULT_METRICS, Kind, Task
 from stkd.trainers.units import UnitMask, expanded, sliced
 
 PROBLEM_TYPES: dict[Kind, str] = {
@@ -121,6 +121,15 @@ def load_saved(folder: Path) -> PreTrainedModel:
     classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     units = folder / UNITS
     return (sliced(classifier, UnitMask.load(units)) if units.exists() else classifier).eval()
+
+
+def saved_task(folder: Path, name: str) -> Task:
+    """What a classifier that was saved is for: its kind of task and its classes; the metrics are the usual ones."""
+    config = AutoConfig.from_pretrained(folder)
+    kinds = {problem: kind for kind, problem in PROBLEM_TYPES.items()}
+    kind = kinds.get(config.problem_type) or ("regression" if config.num_labels == 1 else "classification")
+    classes = () if kind == "regression" else tuple(str(config.id2label[place]) for place in range(config.num_labels))
+    return Task(name, kind, classes, DEFAULT_METRICS[kind])
 
 
 def parameter_count(model: PreTrainedModel) -> int:

@@ -13,7 +13,9 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -82,16 +84,32 @@ def quantize_onnx(source: Path, target: Path, model: PreTrainedModel, batches: B
     return difference
 
 
+class OnnxClassifier:
+    """A file that onnxruntime runs on the processor, with so many threads, or as many as there are cores."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        check_packages()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.intra_op_num_threads = threads or 0
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._names = {declared.name for declared in self._session.get_inputs()}
+
+    def logits(self, inputs: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Raw logits (B, C) of inputs (B, T); those that the program does not know are left out."""
+        known = {name: array for name, array in inputs.items() if name in self._names}
+        found: list[NDArray[np.float32]] = self._session.run(["logits"], known)
+        return found[0]
+
+
 def largest_difference(path: Path, model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]) -> float:
     """How far any logit that onnxruntime computes from the file is from the model's own; the model is on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    classifier = OnnxClassifier(path)
     worst = torch.zeros(())
     for batch in batches:
-        (found,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in batch.items()})
+        found = classifier.logits({name: tensor.numpy() for name, tensor in batch.items()})
         with torch.inference_mode():
             expected = model(**batch).logits
         worst = torch.maximum(worst, (torch.from_numpy(found) - expected).abs().max())

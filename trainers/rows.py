@@ -24,6 +24,7 @@ class Rows:
     texts: tuple[list[Any], ...]
     """One list for each text column."""
     labels: list[Any]
+    """Empty where none were read."""
 
     def where(self, *indices: int) -> str:
         """Return where the rows lie, for a message."""
@@ -42,7 +43,7 @@ def at(place: str, unit: str, numbers: Sequence[int]) -> str:
 
 def check_texts(rows: Rows, empty_allowed: bool = False) -> None:
     """Raises UserError where there are no rows, or what should be a text is none or is empty."""
-    if not rows.labels:
+    if not rows.numbers:
         raise UserError(f"{rows.place} has no examples")
     for texts in rows.texts:
         foreign = [index for index, text in enumerate(texts) if not isinstance(text, str)]

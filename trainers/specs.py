@@ -12,6 +12,8 @@ from stkd.trainers.config import DistillationConfig, StudentConfig, TrainingConf
 from stkd.trainers.stopwatch import Phase
 from stkd.trainers.tasks import Task
 
+TRAIN, VALIDATION, TEST = "train.safetensors", "validation.safetensors", "test.safetensors"
+"""The splits of a task's data, tokenised."""
 LOGITS, LABELS = "logits.safetensors", "labels"
 SCORES = "scores.safetensors"
 """Files of artifacts; the logits on the test split have their labels beside them."""
