@@ -1,6 +1,6 @@
 """Checkpoints that are written while the training goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -32,8 +32,8 @@ class BackgroundWriter(TorchCheckpointEngine):  # type: ignore[misc]
         return False
 
     def then(self, work: Callable[[], object]) -> None:
-        """Do something after all that is to be written."""
-        self._under_way.append(self._thread.submit(work))
+        """Do something after all that is to be written, unless some of that fails: then neither happens."""
+        self._under_way.append(self._thread.submit(_after, tuple(self._under_way), work))
 
     def wait(self) -> None:
         """Until everything is written; raises what writing raised."""
@@ -44,3 +44,9 @@ class BackgroundWriter(TorchCheckpointEngine):  # type: ignore[misc]
     def close(self) -> None:
         """Wait, and end the thread. What went wrong is of no use to a training that is over."""
         self._thread.shutdown(wait=True)
+
+
+def _after(earlier: Iterable[Future[object]], work: Callable[[], object]) -> None:
+    for write in earlier:
+        write.result()
+    work()
