@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from stkd.cluster.connection import local_ray, refuse_impossible
+from stkd.orchestrator.activity import keep_ending, running
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.budgeting import nearest_miss, within_budget
 from stkd.orchestrator.cost_book import CostBook
@@ -85,7 +86,7 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
-    with quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
+    with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
         try:
             finished = _run_tasks(space, storage, sweep, tracker, console, prepared)
         except KeyboardInterrupt:
@@ -93,6 +94,7 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
         if not tracker.close(TRACKING_SECONDS):
             problem = tracker.problem or "it was slow"
             console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
+        keep_ending(sweep, "finished" if finished else "stopped")
     _print_end(console, space, storage, sweep, without_secrets(uri), finished)
     if not finished:
         return INTERRUPTED

@@ -151,3 +151,10 @@ def interval_text(interval: Interval) -> str:
 def percent(score: float) -> str:
     """A share of one as a percentage."""
     return f"{100 * score:.1f}"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

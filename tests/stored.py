@@ -6,6 +6,17 @@ from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import Result, ResultsFile, Status, TrialResult
 from stkd.trainers.costs import Cost
 
+SPACE = """\
+name: tiny
+tasks: [mrpc]
+data: {source: hub}
+teacher: {model: some/teacher}
+search:
+  interpolation: {uniform: [0.0, 1.0]}
+  sparsity: {quniform: [0.0, 0.9, 0.1]}
+  temperature: {uniform: [1.0, 8.0]}
+"""
+
 
 def trial(name: str, score: float, status: Status = "finished", **changes: object) -> TrialResult:
     """A trial with a student, `student-NAME`."""
