@@ -90,7 +90,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._saved = 0.0
         self._history.append(report)
         if report["finished"] and not self._known:
-            with self._plan.store.create("trial", self._inputs) as folder:
+            with self._plan.store.create("trial", self._inputs, self._made_with) as folder:
                 write_json(folder / HISTORY, self._history)
         self._watch.enter("waiting")
         done = report["finished"] or bool(report["failure"])
@@ -115,7 +115,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         shared, store, settings = self._plan.shared, self._plan.store, space.distillation
         inputs = {"data": shared.data.name, "teacher": shared.teacher.name, "mask": mask}
         self._watch.enter("waiting")
-        with store.once("logits", inputs) as folder:
+        with store.once("logits", inputs, self._made_with) as folder:
             if folder is not None:
                 self._watch.enter("teacher")
                 arguments = (shared.teacher, student.scores, settings, space.training.seed, shared.data, folder)
@@ -143,11 +143,14 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def _publish(self, epoch: int, previous: str) -> str:
         """Store the student as it stands; the one that it surpasses goes, which nobody else can know of."""
         inputs = self._inputs | {"epoch": epoch, "sweep": str(self._plan.folder.root), "trial": self.trial_id}
-        with self._plan.store.create("student", inputs) as folder:
+        with self._plan.store.create("student", inputs, self._made_with) as folder:
             self._gang.call("save_model", folder)
         if previous:
             shutil.rmtree(self._plan.storage.artifacts / previous, ignore_errors=True)
         return self._plan.store.path("student", inputs).name
+
+    def _made_with(self) -> Mapping[str, Any]:
+        return dict(self._gang.call("made_with"))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Have the ranks' state written where all nodes see it, with a pointer for Tune; the last two are kept."""
