@@ -90,6 +90,11 @@ class SweepFolder:
         return self.root / "sweep.log"
 
     @property
+    def report(self) -> Path:
+        """The page that tells of the sweep; MLflow gets copies."""
+        return self.root / "report.html"
+
+    @property
     def claim(self) -> Path:
         """Held by the process that runs the sweep, see `stkd.orchestrator.claims`."""
         return self.root / ".claim"

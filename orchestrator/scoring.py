@@ -97,19 +97,20 @@ def _score_tasks(
         refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
         for task in space.tasks:
             data = prepared.get(task) or load_task(task, space.data)
-            shared = _run_stages(space, data, console)
+            shared = run_stages(space, data, console)
             for scored in _read_scores(space, task, shared, out / task):
                 if tables:
                     print_scores(console, scored.name, scored.report)
                 yield scored
 
 
-def _run_stages(space: Space, data: TaskData, console: Console) -> Shared:
+def run_stages(space: Space, data: TaskData, console: Console, cores: int | None = None) -> Shared:
+    """A task's stages, shown as they run; on CPUs with so many cores, or all."""
     display = Display(console)
     finished = False
     display.task_started(data, resumed=False)
     try:
-        with stage_host(space) as host:
+        with stage_host(space, cores) as host:
             shared = Stages(space, data, ArtifactStore(Storage(space.storage_folder).artifacts), display, host).run()
         finished = True
     finally:

@@ -14,6 +14,9 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "deepspeed", "numpy", "scipy
 CPU_FACTS = ("model name", "cpu family", "model")
 """What tells kinds of processors apart, as Linux names it."""
 
+GPU = "GPU"
+"""Begins the kind of a device that sums in any order, so that it gives no equal bits."""
+
 Provenance = dict[str, str | int]
 """By what it is of: `code`, `device`, `threads`, `ranks`, and versions by the names of packages."""
 
@@ -48,8 +51,8 @@ def code_fingerprint() -> str:
 def device_kind() -> str:
     """The kind of GPU that this process sees, or of its processor and what PyTorch uses of it."""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return f"{_cpu(Path('/proc/cpuinfo'))} {torch.backends.cpu.get_cpu_capability()}"
+        return f"{GPU} {torch.cuda.get_device_name(0)}"
+    return f"CPU {_cpu(Path('/proc/cpuinfo'))} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _cpu(source: Path) -> str:
