@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from stkd.orchestrator.options import debug_option, format_option, storage_option
-from stkd.orchestrator.records import Form, machine_text
+from stkd.orchestrator.options import debug_option, printed_option, storage_option
+from stkd.orchestrator.records import Printed, machine_text
 
 
 @click.command("list")
@@ -22,7 +22,7 @@ from stkd.orchestrator.records import Form, machine_text
 @click.option("--sort", metavar="COLUMN", help="Highest first, by any setting or metric.")
 @click.option("--ascending", is_flag=True, help="With --sort: lowest first.")
 @click.option("--top", type=click.IntRange(1), help="At most so many.")
-@format_option
+@printed_option
 @debug_option
 def list_(
     storage: Path,
@@ -36,7 +36,7 @@ def list_(
     sort: str | None,
     ascending: bool,
     top: int | None,
-    form: Form | None,
+    printed: Printed | None,
 ) -> None:
     """List the sweeps of a storage folder, the tasks of a sweep, or its trials.
 
@@ -55,11 +55,11 @@ def list_(
     conditions = [*(f"{column}={value}" for column, value in equal.items() if value), *where]
     selection, root = Selection(conditions, sort, ascending, top), Storage(storage.expanduser().absolute())
     if trials or task or selection:
-        Listing.of_trials(root.find_sweep(sweep_id or "latest"), task, selection).show(form)
+        Listing.of_trials(root.find_sweep(sweep_id or "latest"), task, selection).show(printed)
     elif sweep_id is None:
-        Listing.of_sweeps(root).show(form)
+        Listing.of_sweeps(root).show(printed)
     else:
-        Listing.of_tasks(root.find_sweep(sweep_id)).show(form)
+        Listing.of_tasks(root.find_sweep(sweep_id)).show(printed)
 
 
 @click.command()
@@ -90,9 +90,9 @@ def report(storage: Path, sweep_id: str, out: Path | None) -> None:
 @click.argument("right", metavar="RUN")
 @storage_option
 @click.option("--epochs", is_flag=True, help="Epoch by epoch, too.")
-@format_option
+@printed_option
 @debug_option
-def compare(left: str, right: str, storage: Path, epochs: bool, form: Form | None) -> None:
+def compare(left: str, right: str, storage: Path, epochs: bool, printed: Printed | None) -> None:
     """Show what differs between two trials, in what went in and in what came out.
 
     RUN is a trial's id, SWEEP/TASK/TRIAL, or an MLflow run id; the beginning is enough where it is the only one that
@@ -111,8 +111,8 @@ def compare(left: str, right: str, storage: Path, epochs: bool, form: Form | Non
 
     root = Storage(storage.expanduser().absolute())
     found = Comparison.of(find_run(root, left), find_run(root, right))
-    if form:
-        click.echo(machine_text(found.as_records(epochs), form))
+    if printed:
+        click.echo(machine_text(found.as_records(epochs), printed))
     else:
         print_comparison(Console(), found, epochs)
 
@@ -132,7 +132,7 @@ def compare(left: str, right: str, storage: Path, epochs: bool, form: Form | Non
     help="What the score (in 0..1) may differ by where bits cannot be equal.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Keep what is rebuilt, in this new folder.")
-@format_option
+@printed_option
 @debug_option
 def reproduce(
     run: str,
@@ -141,7 +141,7 @@ def reproduce(
     overrides: tuple[str, ...],
     tolerance: float,
     out: Path | None,
-    form: Form | None,
+    printed: Printed | None,
 ) -> int:
     """Rebuild a student from its record alone, and compare.
 
@@ -160,4 +160,4 @@ def reproduce(
     found = find_run(Storage(storage.expanduser().absolute()), run)
     from stkd.orchestrator.reproducing import run_reproduce  # loads Ray and torch
 
-    return run_reproduce(found, overrides, from_scratch, tolerance, out, form)
+    return run_reproduce(found, overrides, from_scratch, tolerance, out, printed)

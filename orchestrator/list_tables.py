@@ -12,7 +12,7 @@ from stkd.orchestrator.activity import Activity
 from stkd.orchestrator.filters import Selection
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.listing import sweep_records, task_records, trial_records
-from stkd.orchestrator.records import Form, Record, machine_text
+from stkd.orchestrator.records import Printed, Record, machine_text
 from stkd.orchestrator.results import SHORT_NAMES
 from stkd.orchestrator.tables import clock, percent, print_whole
 from stkd.trainers.errors import UserError
@@ -63,10 +63,10 @@ class Listing:
         found = f"{len(records)} of {len(every)} trials of {sweep.sweep_id}"
         return cls(found, _trial_columns(len(tasks), asked), records)
 
-    def show(self, form: Form | None) -> None:
+    def show(self, printed: Printed | None) -> None:
         """Print it, as a table at its own width or as machines read it."""
-        if form:
-            print(machine_text(self.records, form))
+        if printed:
+            print(machine_text(self.records, printed))
             return
         if not self.records:
             print(self.title)

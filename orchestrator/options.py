@@ -46,10 +46,10 @@ set_option = click.option(
 tasks_option = click.option("--tasks", default="", metavar="A,B", help="Only these tasks.")
 
 
-def format_option(command: Command) -> Command:
-    """Options `--json` and `--csv`, as the argument `form`: None for a person."""
-    for form in ("csv", "json"):
-        command = click.option(f"--{form}", "form", flag_value=form, help=f"Print {form.upper()}.")(command)
+def printed_option(command: Command) -> Command:
+    """Options `--json` and `--csv`, as the argument `printed`: None for a person."""
+    for name in ("csv", "json"):
+        command = click.option(f"--{name}", "printed", flag_value=name, help=f"Print {name.upper()}.")(command)
     return command
 
 

@@ -7,14 +7,15 @@ from io import StringIO
 from math import isfinite
 from typing import Literal
 
-Form = Literal["json", "csv"]
+Printed = Literal["json", "csv"]
+"""How a table is printed for machines."""
 Record = Mapping[str, object]
 """A row: what stands in it, by column. Values may be nested; CSV has them under dotted names."""
 
 
-def machine_text(records: Sequence[Record], form: Form) -> str:
+def machine_text(records: Sequence[Record], printed: Printed) -> str:
     """The rows as a list of JSON, or as CSV with a line of names, without a line end."""
-    return as_json(records) if form == "json" else as_csv(records)
+    return as_json(records) if printed == "json" else as_csv(records)
 
 
 def as_json(content: object) -> str:

@@ -135,9 +135,11 @@ def _commands(reports: Sequence[TaskReport]) -> list[str]:
     storage = ["--storage", str(reports[0].storage.root)]
     sweep = reports[0].sweep
     reproduce = [join(["stkd", "reproduce", report.run.name, *storage]) for report in reports]
-    task = ["--task", reports[0].task] if len(reports) > 1 else []
-    best = join(["stkd", "best", "--sweep", sweep.sweep_id, *task, *storage, "--export", "my-student"])
-    return [*reproduce, join(["stkd", "sweep", "--space", str(sweep.space)]), best]
+    hand_over = []
+    for report in reports:
+        student = ["--sweep", sweep.sweep_id, "--task", report.task, "--model", report.chosen.trial]
+        hand_over.append(join(["stkd", "export", f"my-{report.task}-student", *student, *storage]))
+    return [*reproduce, join(["stkd", "sweep", "--space", str(sweep.space)]), *hand_over]
 
 
 def _versions(reports: Sequence[TaskReport]) -> Numbers:

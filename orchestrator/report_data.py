@@ -9,7 +9,15 @@ from stkd.orchestrator.account import Account
 from stkd.orchestrator.curves import Curve, read_curves, read_parameters
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import Confirmed, FinalScore, Interval, StageResult, TaskResults, TrialResult
+from stkd.orchestrator.results import (
+    Confirmed,
+    FinalScore,
+    Interval,
+    StageResult,
+    StudentCost,
+    TaskResults,
+    TrialResult,
+)
 from stkd.orchestrator.runs import Run
 from stkd.search_spaces.schema import Space
 from stkd.trainers.ranking import Mask, Scores, UnitScores
@@ -84,6 +92,11 @@ class TaskReport:
             return self.winner.test.mean
         found = self.test(self.chosen.student)
         return found.score if found else None
+
+    @property
+    def cost(self) -> StudentCost | None:
+        """What the chosen student costs to serve, where the sweep has a budget and so has measured it."""
+        return self.results.costs.get(self.chosen.student)
 
     def best_control(self, role: str) -> TrialResult | None:
         """The best control of a role."""

@@ -102,12 +102,28 @@ def facts(report: TaskReport) -> list[Fact]:
             )
         )
     size = f"{metrics['parameters'] / 1e6:.1f}M parameters"
+    size += f"; teacher {old['megabytes']:.0f} MB" if "megabytes" in old else ""
     found.append(
-        Fact("size", f"{metrics['megabytes']:.0f} MB", size + (f"; teacher {old['megabytes']:.0f} MB" if old else ""))
+        Fact(
+            "size",
+            f"{metrics['megabytes']:.0f} MB",
+            size + (f"; teacher {old['megabytes']:.0f} MB" if "megabytes" in old else ""),
+        )
     )
-    time = f"; teacher {old['milliseconds_per_example']:.1f} ms" if old else ""
-    found.append(Fact("one example", f"{metrics['milliseconds_per_example']:.1f} ms", f"measured while training{time}"))
+    found.append(_latency(report))
     return found
+
+
+def _latency(report: TaskReport) -> Fact:
+    """As it was measured for the budget, in a process that did nothing else, or else as the student was trained."""
+    if report.cost:
+        cost = report.cost.cost
+        remark = f"half of all answers; p95 {cost['p95']:.3g} ms, p99 {cost['p99']:.3g} ms: {report.cost.conditions}"
+        return Fact("latency", f"{cost['p50']:.3g} ms", remark)
+    metric = "milliseconds_per_example"
+    known = report.teacher.metrics.get(metric) if report.teacher else None
+    teacher = "" if known is None else f"; teacher {known:.1f} ms"
+    return Fact("one example", f"{report.chosen.metrics[metric]:.1f} ms", f"measured while training{teacher}")
 
 
 def answer_of_several(reports: Sequence[TaskReport]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from stkd.orchestrator.preflight import check, check_storage
 from stkd.orchestrator.rebuilding import rebuild
-from stkd.orchestrator.records import Form, as_csv, as_json
+from stkd.orchestrator.records import Printed, as_csv, as_json
 from stkd.orchestrator.reproduction import Part, Reproduction, file_changes, input_changes, judge
 from stkd.orchestrator.runs import Run
 from stkd.orchestrator.score_tables import print_line
@@ -32,14 +32,14 @@ VERDICTS = {
 
 
 def run_reproduce(
-    run: Run, overrides: Sequence[str], from_scratch: bool, tolerance: float, out: Path | None, form: Form | None
+    run: Run, overrides: Sequence[str], from_scratch: bool, tolerance: float, out: Path | None, printed: Printed | None
 ) -> int:
     """Rebuild a trial's student and compare; returns the exit code. Raises UserError where it cannot be tried."""
     _refuse_unrecorded(run)
-    console = Console(stderr=form is not None)
+    console = Console(stderr=printed is not None)
     found = _reproduced(run, overrides, from_scratch, tolerance, out, console)
-    if form:
-        print(as_json(found.as_dict()) if form == "json" else as_csv(found.as_records()))
+    if printed:
+        print(as_json(found.as_dict()) if printed == "json" else as_csv(found.as_records()))
     else:
         _print(console, found)
     return DIFFERENT if found.verdict == "different" else 0

@@ -13,7 +13,7 @@ from stkd.orchestrator.display import Display
 from stkd.orchestrator.heat_maps import draw_heat_maps
 from stkd.orchestrator.hosting import stage_host
 from stkd.orchestrator.layout import Storage
-from stkd.orchestrator.records import Form, Record, as_csv, as_json
+from stkd.orchestrator.records import Printed, Record, as_csv, as_json
 from stkd.orchestrator.score_report import ScoreReport
 from stkd.orchestrator.score_tables import print_line, print_scores
 from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
@@ -63,22 +63,22 @@ class Scored:
         ]
 
 
-def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: str, form: Form | None) -> int:
+def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: str, printed: Printed | None) -> int:
     """Score each task's teacher and print what there is to see; returns the exit code.
 
     `prepared` holds the data of the tasks that were read already, `out` takes pictures and a log, and `then` is the
     command to give next.
     """
-    console = Console(stderr=form is not None)
+    console = Console(stderr=printed is not None)
     try:
-        found = list(_score_tasks(space, prepared, out, console, form is None))
+        found = list(_score_tasks(space, prepared, out, console, printed is None))
     except KeyboardInterrupt:
         print_line(console, "stopped; everything finished is kept, and the same command goes on from there")
         raise
-    if form:
+    if printed:
         layers = [record for scored in found for record in scored.layer_records()]
         whole = {"scores": [scored.as_dict() for scored in found], "next": then}
-        print(as_json(whole) if form == "json" else as_csv(layers))
+        print(as_json(whole) if printed == "json" else as_csv(layers))
         return 0
     print_line(console, "")
     for place, path in enumerate(path for scored in found for path in scored.pictures.values()):

@@ -6,8 +6,8 @@ from shlex import join
 
 import click
 
-from stkd.orchestrator.options import DEFAULT_STORAGE, debug_option, format_option, names, set_option, tasks_option
-from stkd.orchestrator.records import Form
+from stkd.orchestrator.options import DEFAULT_STORAGE, debug_option, names, printed_option, set_option, tasks_option
+from stkd.orchestrator.records import Printed
 from stkd.search_spaces.values import without_secrets
 
 
@@ -85,10 +85,10 @@ def _resume(sweep_id: str, storage: str | None) -> int:
     metavar="DIR",
     help="Where pictures go, in a folder for each task.",
 )
-@format_option
+@printed_option
 @debug_option
 def score(
-    space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, form: Form | None
+    space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, printed: Printed | None
 ) -> int:
     """Show which of the teacher's heads and neurons matter, without a search.
 
@@ -108,4 +108,4 @@ def score(
 
     options = [("--space", str(space)), *(("--set", without_secrets(override)) for override in overrides)]
     options += [(option, value) for option, value in (("--tasks", tasks), ("--storage", storage)) if value]
-    return run_score(chosen, prepared, out, join(["stkd", "sweep", *chain.from_iterable(options)]), form)
+    return run_score(chosen, prepared, out, join(["stkd", "sweep", *chain.from_iterable(options)]), printed)

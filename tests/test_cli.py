@@ -129,14 +129,14 @@ def test_pick_passes_on_what_is_asked_for(calls: list[tuple[Any, ...]]) -> None:
         "60",
     )
     run("pick", *words, "--sweep", "a", "--task", "mrpc", "--alias", "small", "--again", "--json", "--storage", "s")
-    (name, storage, sweep, task, plain, *rest), (_, *others, asked, alias, again, as_json) = calls
+    (name, storage, sweep, task, plain, *rest), (_, *others, asked, alias, again, printed) = calls
     assert (name, storage, sweep, task, plain, rest) == (
         *("run_pick", Path("./stkd-runs"), "latest", None),
-        *((None,) * 10, ["champion", False, False]),
+        *((None,) * 10, ["champion", False, None]),
     )
     assert others == [Path("s"), "a", "mrpc"]
     assert asked == (None, 5.0, None, 20_000_000, 60.0, "onnx-int8", None, None, None, 2)
-    assert (alias, again, as_json) == ("small", True, True)
+    assert (alias, again, printed) == ("small", True, "json")
 
 
 def test_export_passes_on_what_is_meant(calls: list[tuple[Any, ...]]) -> None:

@@ -201,9 +201,3 @@ def test_json_has_no_numbers_that_it_does_not_know() -> None:
     assert json.loads(as_json([{"low": float("-inf"), "all": (1.0, float("nan"))}])) == [
         {"low": None, "all": [1.0, None]}
     ]
-
-
-def test_best_as_csv(storage: Storage) -> None:
-    done = CliRunner().invoke(main, ["best", "--storage", str(storage.root), "--csv"])
-    (row,) = csv.DictReader(StringIO(done.stdout))
-    assert (row["trial"], row["values.sparsity"], row["test_score"]) == ("bb", "0.6", "0.69")

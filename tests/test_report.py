@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from stored import SPACE, scores_of, store, trial
+from stored import SPACE, cost, scores_of, store, trial
 from typing_extensions import override
 
 from stkd.orchestrator.cli import main
@@ -27,6 +27,7 @@ from stkd.orchestrator.results import (
     ResultsFile,
     Session,
     StageResult,
+    StudentCost,
     TrialResult,
 )
 from stkd.orchestrator.search_panels import band_of, bands
@@ -74,9 +75,9 @@ class Page(HTMLParser):
 METRICS = {"epoch": 3.0, "score": 0.9, "parameters": 22.7e6, "megabytes": 91.0, "milliseconds_per_example": 6.5}
 
 
-def found(seed: int = 0) -> Iterator[Result]:
+def found(seed: int = 0, teacher: Mapping[str, float] = METRICS) -> Iterator[Result]:
     """A teacher, ten students of which some were stopped, controls, and tests."""
-    yield StageResult("teacher", "teacher-1", 9.0, False, METRICS)
+    yield StageResult("teacher", "teacher-1", 9.0, False, teacher)
     yield StageResult("scores", "scores-1", 3.0, False)
     rng = np.random.default_rng(seed)
     for number in range(10):
@@ -97,6 +98,7 @@ def confirmed() -> Iterator[Result]:
         values = {"distillation.sparsity": 0.2, "training.seed": seed}
         yield trial(f"f{seed}", 0.79, phase="confirm", values=values)
         yield FinalScore(f"student-f{seed}", f"test-{seed}", {"score": 0.78})
+    yield StudentCost("student-f777", "cost-1", "batch 1, 128 tokens, 1 thread, cpu", "a processor", dict(cost(4.0)))
     test = Interval(0.781, 0.76, 0.802)
     chosen = Confirmed("s=0.2", "candidate", 3, Interval(0.79, 0.78, 0.8), test, 0.01)
     control = Confirmed("no teacher", "no teacher", 3, Interval(0.75, 0.7, 0.8), Interval(0.74, 0.71, 0.77), 0.01)
@@ -158,6 +160,7 @@ def test_the_answer_comes_first_with_how_sure_it_is(page: Page) -> None:
     assert "has 74.0. The sparse teacher's student is better." in page.prose
     assert page.prose.index(answer) < page.prose.index("Is it the best there is?")
     assert "89 %" in page.prose  # of the teacher's score
+    assert "4 ms half of all answers; p95 4.8 ms, p99 6 ms: batch 1, 128 tokens, 1 thread, cpu" in page.prose
 
 
 def test_the_page_needs_no_network_and_no_file(page: Page) -> None:
@@ -225,7 +228,7 @@ def test_the_page_says_how_to_have_it_again(page: Page) -> None:
 def test_one_training_is_not_made_more_of_and_texts_are_only_texts(tmp_path: Path) -> None:
     space = SPACE.replace("some/teacher", "'<script>alert(1)</script>&\"$x^2$'")
     space += "tracking: {uri: 'http://me:secret@host'}\n"
-    page = page_of(stored_sweep(tmp_path, *found(), space=space))
+    page = page_of(stored_sweep(tmp_path, *found(teacher={"score": 0.9}), space=space))  # one that was not trained here
     assert page.tags["script"] == 0
     assert "secret" not in page.text
     prose = page.prose
