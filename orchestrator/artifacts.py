@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -16,6 +16,8 @@ from stkd.orchestrator.claims import claimed
 METHOD_VERSION = 4
 """Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
 RECORD = "artifact.json"
+MadeWith = Callable[[], Mapping[str, Any]]
+"""Tells, when the work is done, what it was computed with; see `stkd.trainers.provenance`."""
 
 
 class ArtifactStore:
@@ -34,21 +36,22 @@ class ArtifactStore:
         return path if (path / RECORD).is_file() else None
 
     @contextmanager
-    def once(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Path | None]:
+    def once(self, stage: str, inputs: Mapping[str, Any], made_with: MadeWith = dict) -> Iterator[Path | None]:
         """As `create`, by one at a time, on whatever node; None where it is there, or comes while one waits."""
         claim = self.root / f".claim-{self.path(stage, inputs).name}"
         with claimed(claim, lambda: self.find(stage, inputs) is not None) as ours:
             if not ours:
                 yield None
                 return
-            with self.create(stage, inputs) as folder:
+            with self.create(stage, inputs, made_with) as folder:
                 yield folder
 
     @contextmanager
-    def create(self, stage: str, inputs: Mapping[str, Any]) -> Iterator[Path]:
+    def create(self, stage: str, inputs: Mapping[str, Any], made_with: MadeWith = dict) -> Iterator[Path]:
         """A folder to write an artifact into; it takes its name when the context ends without an error.
 
-        Where somebody else finished the same artifact meanwhile, theirs stays.
+        Beside the inputs, its record says what it was made with, and what came out: a hash of each file. Where somebody
+        else finished the same artifact meanwhile, theirs stays.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         aside = Path(mkdtemp(prefix=f".{stage}-", dir=self.root))
@@ -56,7 +59,14 @@ class ArtifactStore:
         start = perf_counter()
         try:
             yield aside
-            record = {"stage": stage, "inputs": inputs, "seconds": perf_counter() - start}
+            record = {
+                "stage": stage,
+                "method": METHOD_VERSION,
+                "inputs": inputs,
+                "made_with": made_with(),
+                "files": file_hashes(aside),
+                "seconds": perf_counter() - start,
+            }
             (aside / RECORD).write_text(json.dumps(record, indent=2, default=str))
             try:
                 aside.rename(self.path(stage, inputs))
@@ -67,10 +77,25 @@ class ArtifactStore:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def record_of(artifact: Path) -> dict[str, Any]:
+    """What is written down of a finished artifact, see `ArtifactStore.create`."""
+    record: dict[str, Any] = json.loads((artifact / RECORD).read_text())
+    return record
+
+
 def seconds_of(artifact: Path) -> float:
     """What it took to make a finished artifact."""
-    record: dict[str, Any] = json.loads((artifact / RECORD).read_text())
-    return float(record["seconds"])
+    return float(record_of(artifact)["seconds"])
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file in a folder, by its name, but for the record."""
+    hashes = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != RECORD:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from stkd.orchestrator.cost_book import in_words, interruptions
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.results import Phase, StageResult, StudentCost, TrialResult
-from stkd.orchestrator.tables import percent
+from stkd.orchestrator.tables import clock, percent
 from stkd.trainers.costs import Cost
 from stkd.trainers.sources import TaskData
 
@@ -81,7 +81,7 @@ class Display(Observer):
         score = f"score {percent(result.metrics['score'])}" if "score" in result.metrics else "ready"
         if name == "packing":
             score = f"{result.metrics['jobs']:.0f} trials side by side are fastest"
-        origin = "taken over from an earlier sweep" if result.taken_over else f"took {_clock(result.seconds)}"
+        origin = "taken over from an earlier sweep" if result.taken_over else f"took {clock(result.seconds)}"
         self._line(f"{name}: {score}, {origin}")
 
     @override
@@ -139,7 +139,7 @@ class Display(Observer):
         parts = [f"{self._phase}s: {len(self._ended)} of {self._trials} done, {len(self._running)} running"]
         left = self._seconds_left()
         if left is not None:
-            parts.append(f"about {_clock(left)} left")
+            parts.append(f"about {clock(left)} left")
         known = [trial for trial in (*self._ended.values(), *self._running.values()) if trial.student]
         if known:
             best = max(known, key=lambda trial: trial.score)
@@ -174,14 +174,8 @@ class Display(Observer):
         self._console.print(f"[{self._clock()}] {text}", markup=False, highlight=False, soft_wrap=True)
 
     def _clock(self) -> str:
-        return _clock(monotonic() - self._start)
+        return clock(monotonic() - self._start)
 
 
 def _epochs(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -6,7 +6,8 @@ from typing import Any, get_args
 import click
 from typing_extensions import override
 
-from stkd.orchestrator.options import debug_option, storage_option
+from stkd.orchestrator.options import debug_option, printed_option, storage_option
+from stkd.orchestrator.records import Printed
 from stkd.search_spaces.amounts import amount
 from stkd.trainers.form_names import Device, Form
 
@@ -63,7 +64,7 @@ class Milliseconds(click.ParamType[float]):
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of the processor.  [default: 1]")
 @click.option("--alias", default="champion", show_default=True, metavar="NAME", help="What the registry calls it.")
 @click.option("--again", is_flag=True, help="Measure also what was measured before.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@printed_option
 @debug_option
 def pick(
     storage: Path,
@@ -81,7 +82,7 @@ def pick(
     threads: int | None,
     alias: str,
     again: bool,
-    as_json: bool,
+    printed: Printed | None,
 ) -> None:
     """Choose the best student under a budget, say why, and register it in MLflow.
 
@@ -96,7 +97,7 @@ def pick(
     from stkd.orchestrator.picks import Asked, run_pick
 
     asked = Asked(max_p50, max_p95, max_p99, max_params, max_megabytes, form, batch, length, device, threads)
-    run_pick(storage, sweep_id, task, asked, alias, again, as_json)
+    run_pick(storage, sweep_id, task, asked, alias, again, printed)
 
 
 @click.command()

@@ -13,14 +13,17 @@ WORKER = "stkd.trainers.worker:Worker"
 
 
 @contextmanager
-def stage_host(space: Space) -> Iterator[Callable[[], CallGang]]:
-    """Gives the way to a gang, which starts when it is first asked for and is gone when the context ends."""
+def stage_host(space: Space, cores: int | None = None) -> Iterator[Callable[[], CallGang]]:
+    """Gives the way to a gang, which starts when it is first asked for and is gone when the context ends.
+
+    On CPUs each of its ranks has so many `cores`, or as many as there are.
+    """
     with ExitStack() as stack:
 
         @cache
         def caller() -> CallGang:
             resources = space.resources
-            host = hosted_gang(WORKER, resources.ranks, stage_cores(space), resources.gpus_per_rank)
+            host = hosted_gang(WORKER, resources.ranks, cores or stage_cores(space), resources.gpus_per_rank)
             return ray_caller(stack.enter_context(host))
 
         yield caller

@@ -8,6 +8,9 @@ from pathlib import Path
 from stkd.trainers.errors import UserError
 from stkd.trainers.tasks import did_you_mean
 
+STAMP = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?$")
+"""Ends a sweep's name: when it started, and which it was of several in one second."""
+
 
 @dataclass(frozen=True)
 class TaskFolder:
@@ -61,6 +64,12 @@ class SweepFolder:
         return self.root.name
 
     @property
+    def started(self) -> datetime | None:
+        """When it was begun, in UTC, by the stamp in its name; None where somebody gave it another one."""
+        found = STAMP.search(self.sweep_id)
+        return datetime.strptime(f"{found[1]}+0000", "%Y%m%d-%H%M%S%z") if found else None
+
+    @property
     def space(self) -> Path:
         """The space as it was run, with everything that was overridden."""
         return self.root / "space.yaml"
@@ -79,6 +88,21 @@ class SweepFolder:
     def log(self) -> Path:
         """What Ray and the libraries had to say."""
         return self.root / "sweep.log"
+
+    @property
+    def report(self) -> Path:
+        """The page that tells of the sweep; MLflow gets copies."""
+        return self.root / "report.html"
+
+    @property
+    def claim(self) -> Path:
+        """Held by the process that runs the sweep, see `stkd.orchestrator.claims`."""
+        return self.root / ".claim"
+
+    @property
+    def ending(self) -> Path:
+        """How the sweep ended, see `stkd.orchestrator.activity`."""
+        return self.root / "ending.json"
 
     def task(self, name: str) -> TaskFolder:
         """The files of one task."""
@@ -117,22 +141,30 @@ class Storage:
             return folder
         raise FileExistsError(f"{self.sweeps}: 99 sweeps named {name} started within one second")
 
+    def all_sweeps(self) -> list[SweepFolder]:
+        """Every sweep, in the order in which they started."""
+        found = [SweepFolder(path.parent) for path in self.sweeps.glob("*/space.yaml")]
+        return sorted(found, key=lambda sweep: _age(sweep.sweep_id))
+
     def find_sweep(self, sweep_id: str = "latest") -> SweepFolder:
-        """The sweep of that name, or the newest one; raises UserError where there is none."""
-        known = sorted((path.parent for path in self.sweeps.glob("*/space.yaml")), key=lambda path: _age(path))
+        """The sweep of that name, or of the only name that begins so, or the newest one; raises UserError."""
+        known = self.all_sweeps()
         if not known:
             raise UserError(f"no sweep in {self.root}; start one with `stkd sweep --space ...`, or name its --storage")
         if sweep_id == "latest":
-            return SweepFolder(known[-1])
-        names = [path.name for path in known]
-        if sweep_id not in names:
-            shown = ", ".join(reversed(names[-5:]))
+            return known[-1]
+        names = [sweep.sweep_id for sweep in known]
+        beginning = [name for name in names if name.startswith(sweep_id)]
+        if sweep_id not in names and len(beginning) != 1:
+            shown = ", ".join(reversed((beginning or names)[-5:]))
+            if beginning:
+                raise UserError(f"{len(beginning)} sweeps in {self.root} begin with {sweep_id!r}, the newest: {shown}")
             near = did_you_mean(sweep_id, names)
             raise UserError(f"no sweep {sweep_id!r} in {self.root}{near}; the newest are: {shown}")
-        return SweepFolder(self.sweeps / sweep_id)
+        return SweepFolder(self.sweeps / (sweep_id if sweep_id in names else beginning[0]))
 
 
-def _age(sweep: Path) -> tuple[str, int]:
+def _age(sweep_id: str) -> tuple[str, int]:
     """Sweeps in the order in which they started, by the stamp in their names."""
-    match = re.search(r"(\d{8}-\d{6})(?:-(\d+))?$", sweep.name)
+    match = STAMP.search(sweep_id)
     return (match[1], int(match[2] or 1)) if match else ("", 0)

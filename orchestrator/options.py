@@ -1,10 +1,13 @@
 """Options that several commands share, and what holds for the whole command line."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
+Command = TypeVar("Command", bound=Callable[..., object])
 DEFAULT_STORAGE = "./stkd-runs"
 
 
@@ -41,6 +44,13 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable."
 )
 tasks_option = click.option("--tasks", default="", metavar="A,B", help="Only these tasks.")
+
+
+def printed_option(command: Command) -> Command:
+    """Options `--json` and `--csv`, as the argument `printed`: None for a person."""
+    for name in ("csv", "json"):
+        command = click.option(f"--{name}", "printed", flag_value=name, help=f"Print {name.upper()}.")(command)
+    return command
 
 
 def names(listed: str) -> list[str]:

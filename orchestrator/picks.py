@@ -1,6 +1,5 @@
 """Picks a student, registers it, and remembers which: what is handed over afterwards is the one that was picked."""
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from stkd.orchestrator.cost_book import CostBook, in_words
 from stkd.orchestrator.pick_tables import limits, pick_table, reasons
 from stkd.orchestrator.picking import Pick, pick
 from stkd.orchestrator.preflight import check_conditions
+from stkd.orchestrator.records import Printed, as_csv, as_json
 from stkd.orchestrator.tables import print_whole
 from stkd.orchestrator.tracking import default_uri, registry_of, tracking_uri
 from stkd.search_spaces.budgets import Budget, LatencyBudget
@@ -60,7 +60,7 @@ class Asked:
 
 
 def run_pick(
-    storage: Path, sweep_id: str, task: str | None, asked: Asked, alias: str, again: bool, as_json: bool
+    storage: Path, sweep_id: str, task: str | None, asked: Asked, alias: str, again: bool, printed: Printed | None
 ) -> None:
     """Pick, say why, and register. Raises NothingFitsError where no student keeps the budget."""
     console, found = Console(), find_task(storage, sweep_id, task)
@@ -68,14 +68,16 @@ def run_pick(
     budget, book = asked.budget(found.space, conditions), CostBook(ArtifactStore(found.storage.artifacts))
     with Console(stderr=True).status("measuring what students cost"):
         picked = pick(found, budget, conditions, book, again)
-    if not as_json:
+    if printed is None:
         _show(console, found, picked)
     write_json(found.folder.pick, {"trial": picked.chosen.trial.trial, "conditions": conditions.model_dump()})
     registered = _register(found, picked, alias)
-    if as_json:
-        print(json.dumps(_as_dict(found, picked, registered), indent=2))
-    else:
+    if printed is None:
         _print_rows(console, _next(found, registered))
+    elif printed == "json":
+        print(as_json(_as_dict(found, picked, registered)))
+    else:
+        print(as_csv([{**option.as_dict(), "picked": option is picked.chosen} for option in picked.options]))
 
 
 def _show(console: Console, found: FoundTask, picked: Pick) -> None:

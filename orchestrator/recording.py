@@ -10,6 +10,7 @@ from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
 from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.records import flat
 from stkd.orchestrator.results import Evidence, FinalScore, StageResult, StudentCost, TaskResults, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.budgets import PERCENTILES
@@ -45,8 +46,8 @@ class Recorder(Observer):
             "examples.test": len(data.test),
             "examples.validation_in_train": data.validation.count_in(data.train),
             "examples.test_in_train": data.test.count_in(data.train),
-            **_flat(self._space.model_dump(exclude={"data", "tasks", "tracking", "storage", "search", "deepspeed"})),
-            **_flat({"data": self._space.data.model_dump(exclude_defaults=True) | {"source": self._space.data.source}}),
+            **flat(self._space.model_dump(exclude={"data", "tasks", "tracking", "storage", "search", "deepspeed"})),
+            **flat({"data": self._space.data.model_dump(exclude_defaults=True) | {"source": self._space.data.source}}),
             **{f"search.{key}": str(value) for key, value in self._space.search.items()},
         }
         tags = self._tags("sweep")
@@ -96,7 +97,7 @@ class Recorder(Observer):
     @override
     def trial_started(self, trial: TrialResult) -> None:
         settings = self._space.with_values(trial.values)
-        params = _flat({"distillation": settings.distillation.model_dump(), "training": settings.training.model_dump()})
+        params = flat({"distillation": settings.distillation.model_dump(), "training": settings.training.model_dump()})
         self._started.discard(trial.trial)
         tags = {**self._tags("trial"), "stkd.phase": trial.phase, "stkd.role": trial.role}
         self._start(trial.trial, trial.name, params, tags)
@@ -186,11 +187,3 @@ class Recorder(Observer):
 def _latency(cost: StudentCost) -> dict[str, float]:
     found = {f"latency_{name}_ms": cost.cost[name] for name in PERCENTILES}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested settings by their dotted keys."""
-    flat: dict[str, object] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from stkd.orchestrator.display import Display
 from stkd.orchestrator.heat_maps import draw_heat_maps
 from stkd.orchestrator.hosting import stage_host
 from stkd.orchestrator.layout import Storage
+from stkd.orchestrator.records import Printed, Record, as_csv, as_json
 from stkd.orchestrator.score_report import ScoreReport
 from stkd.orchestrator.score_tables import print_line, print_scores
 from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
@@ -47,21 +47,38 @@ class Scored:
         names = {"task": self.task, "student": self.student or None, "artifact": str(self.artifact)}
         return {**names, **asdict(self.report), "pictures": {name: str(path) for name, path in self.pictures.items()}}
 
+    def layer_records(self) -> list[Record]:
+        """A row for each layer's heads, and for its neurons."""
+        report = self.report
+        return [
+            {
+                "task": self.task,
+                "student": self.student,
+                "units": units,
+                **{name: value for name, value in asdict(layer).items() if name != "removed"},
+                "removed": dict(zip((f"s={sparsity:g}" for sparsity in found.sparsities), layer.removed, strict=True)),
+            }
+            for units, found in (("heads", report.heads), ("neurons", report.neurons))
+            for layer in found.layers
+        ]
 
-def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: str, as_json: bool) -> int:
+
+def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: str, printed: Printed | None) -> int:
     """Score each task's teacher and print what there is to see; returns the exit code.
 
     `prepared` holds the data of the tasks that were read already, `out` takes pictures and a log, and `then` is the
     command to give next.
     """
-    console = Console(stderr=as_json)
+    console = Console(stderr=printed is not None)
     try:
-        found = list(_score_tasks(space, prepared, out, console, not as_json))
+        found = list(_score_tasks(space, prepared, out, console, printed is None))
     except KeyboardInterrupt:
         print_line(console, "stopped; everything finished is kept, and the same command goes on from there")
         raise
-    if as_json:
-        print(dumps({"scores": [scored.as_dict() for scored in found], "next": then}, indent=2))
+    if printed:
+        layers = [record for scored in found for record in scored.layer_records()]
+        whole = {"scores": [scored.as_dict() for scored in found], "next": then}
+        print(as_json(whole) if printed == "json" else as_csv(layers))
         return 0
     print_line(console, "")
     for place, path in enumerate(path for scored in found for path in scored.pictures.values()):
@@ -80,19 +97,20 @@ def _score_tasks(
         refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
         for task in space.tasks:
             data = prepared.get(task) or load_task(task, space.data)
-            shared = _run_stages(space, data, console)
+            shared = run_stages(space, data, console)
             for scored in _read_scores(space, task, shared, out / task):
                 if tables:
                     print_scores(console, scored.name, scored.report)
                 yield scored
 
 
-def _run_stages(space: Space, data: TaskData, console: Console) -> Shared:
+def run_stages(space: Space, data: TaskData, console: Console, cores: int | None = None) -> Shared:
+    """A task's stages, shown as they run; on CPUs with so many cores, or all."""
     display = Display(console)
     finished = False
     display.task_started(data, resumed=False)
     try:
-        with stage_host(space) as host:
+        with stage_host(space, cores) as host:
             shared = Stages(space, data, ArtifactStore(Storage(space.storage_folder).artifacts), display, host).run()
         finished = True
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from stkd.orchestrator.artifacts import ArtifactStore, seconds_of, write_json
+from stkd.orchestrator.artifacts import ArtifactStore, MadeWith, seconds_of, write_json
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.results import StageResult
@@ -142,7 +142,7 @@ class Stages:
         reports: list[EpochReport] = []
         best = self._train(f"trial_student{label}", spec, folder, reports)
         student = self._store.path("trial_student", inputs).name
-        with self._store.create("trial", inputs) as kept:
+        with self._store.create("trial", inputs, self._made_with) as kept:
             write_json(kept / HISTORY, [epoch_entry(report, student, 0, report.seconds) for report in reports])
         return best
 
@@ -204,7 +204,10 @@ class Stages:
         compute: Callable[[Path], Mapping[str, float] | None],
         label: str = "",
     ) -> Path:
-        return computed_stage(self._store, self._observer, name, inputs, compute, label)
+        return computed_stage(self._store, self._observer, name, inputs, compute, label, self._made_with)
+
+    def _made_with(self) -> Mapping[str, Any]:
+        return dict(self._host()("made_with"))
 
 
 def computed_stage(
@@ -214,13 +217,14 @@ def computed_stage(
     inputs: Mapping[str, Any],
     compute: Callable[[Path], Mapping[str, float] | None],
     label: str = "",
+    made_with: MadeWith = dict,
 ) -> Path:
     """A stage's artifact, computed where it is missing; the observer hears of it either way, with its label."""
     start = perf_counter()
     found = store.find(name, inputs) is not None
     if not found:
         observer.stage_started(name + label)
-        with store.once(name, inputs) as folder:
+        with store.once(name, inputs, made_with) as folder:
             found = folder is None
             if folder is not None:
                 write_json(folder / METRICS, compute(folder) or {})

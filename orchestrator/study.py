@@ -45,7 +45,7 @@ class Study:
     def __init__(self, path: Path, search: Mapping[str, Distribution], seed: int, effective: Effective) -> None:
         self.path = path
         self._search, self._seed, self._effective = search, seed, effective
-        self._distributions = {key: _distribution(searched) for key, searched in search.items()}
+        self._distributions = {key: distribution_of(searched) for key, searched in search.items()}
         grids = [searched.grid() for searched in search.values()]
         self._grids = [grid for grid in grids if grid is not None]
         self._finite = len(self._grids) == len(grids) and prod(map(len, self._grids)) <= LARGEST_FINITE
@@ -215,7 +215,8 @@ class Study:
         return int(self._storage.get_trial_id_from_study_id_trial_number(study, number))
 
 
-def _distribution(searched: Distribution) -> BaseDistribution:
+def distribution_of(searched: Distribution) -> BaseDistribution:
+    """What Optuna knows a searched key's values as."""
     match searched:
         case Uniform():
             return FloatDistribution(*searched.uniform)

@@ -1,12 +1,13 @@
 """A sweep from its first stage to the table at its end; started afresh, or resumed."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from stkd.cluster.connection import local_ray, refuse_impossible
+from stkd.orchestrator.activity import Activity, keep_ending, running
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.budgeting import nearest_miss, within_budget
 from stkd.orchestrator.cost_book import CostBook
@@ -85,14 +86,17 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
-    with quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
+    with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
         try:
             finished = _run_tasks(space, storage, sweep, tracker, console, prepared)
         except KeyboardInterrupt:
             console.print("stopping", highlight=False)
+        if finished:
+            _report(storage, sweep, tracker, space.tasks, console)
         if not tracker.close(TRACKING_SECONDS):
             problem = tracker.problem or "it was slow"
             console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
+        keep_ending(sweep, "finished" if finished else "stopped")
     _print_end(console, space, storage, sweep, without_secrets(uri), finished)
     if not finished:
         return INTERRUPTED
@@ -121,12 +125,26 @@ def _run_tasks(
     return True
 
 
+def _report(storage: Storage, sweep: SweepFolder, tracker: Tracker, tasks: Sequence[str], console: Console) -> None:
+    """Write the sweep's page, and put it with the run of each task; where that fails, the sweep ends without."""
+    try:
+        from stkd.orchestrator.report import write_report  # loads matplotlib
+
+        write_report(storage, sweep, sweep.report, Activity("finished"))
+    except (ImportError, OSError, RuntimeError, ValueError) as error:  # matplotlib has no class of its own
+        console.print(f"no report: {error}", markup=False, highlight=False, soft_wrap=True)
+        return
+    for task in tasks:
+        tracker.log_file(f"{sweep.sweep_id}/{task}", sweep.report, "")
+
+
 def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool) -> None:
     for results in read_results(sweep).values():
         print_results(console, space, results)
     console.print()
     where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
-    lines = [f"results   {sweep.root}", f"artifacts {storage.artifacts}", f"MLflow    {uri}"]
+    lines = [f"report    {sweep.report}"] if finished and sweep.report.is_file() else []
+    lines += [f"results   {sweep.root}", f"artifacts {storage.artifacts}", f"MLflow    {uri}"]
     if finished:
         lines += [f"next      stkd ui{where}", f"          stkd pick{where}"]
     else:

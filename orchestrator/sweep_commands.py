@@ -6,7 +6,8 @@ from shlex import join
 
 import click
 
-from stkd.orchestrator.options import DEFAULT_STORAGE, debug_option, names, set_option, tasks_option
+from stkd.orchestrator.options import DEFAULT_STORAGE, debug_option, names, printed_option, set_option, tasks_option
+from stkd.orchestrator.records import Printed
 from stkd.search_spaces.values import without_secrets
 
 
@@ -84,9 +85,11 @@ def _resume(sweep_id: str, storage: str | None) -> int:
     metavar="DIR",
     help="Where pictures go, in a folder for each task.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@printed_option
 @debug_option
-def score(space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, as_json: bool) -> int:
+def score(
+    space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, printed: Printed | None
+) -> int:
     """Show which of the teacher's heads and neurons matter, without a search.
 
     Runs a sweep's stages up to the scores. What is finished is kept: a sweep with the same settings takes it over.
@@ -105,4 +108,4 @@ def score(space: Path, overrides: tuple[str, ...], tasks: str, storage: str | No
 
     options = [("--space", str(space)), *(("--set", without_secrets(override)) for override in overrides)]
     options += [(option, value) for option, value in (("--tasks", tasks), ("--storage", storage)) if value]
-    return run_score(chosen, prepared, out, join(["stkd", "sweep", *chain.from_iterable(options)]), as_json)
+    return run_score(chosen, prepared, out, join(["stkd", "sweep", *chain.from_iterable(options)]), printed)

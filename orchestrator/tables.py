@@ -143,11 +143,24 @@ def _heading(key: str) -> str:
     return SHORT_NAMES.get(setting, setting)
 
 
-def interval_text(interval: Interval) -> str:
-    """An interval in percent, cut where no score can be."""
-    return f"{percent(max(interval.low, -1.0))} to {percent(min(interval.high, 1.0))}"
+def interval_text(found: Interval) -> str:
+    """A score's interval in percent."""
+    shown = within_scores(found)
+    return f"{percent(shown.low)} to {percent(shown.high)}"
+
+
+def within_scores(found: Interval) -> Interval:
+    """An interval as far as there are scores: none is below -1 or above 1."""
+    return Interval(found.mean, max(found.low, -1.0), min(found.high, 1.0))
 
 
 def percent(score: float) -> str:
     """A share of one as a percentage."""
     return f"{100 * score:.1f}"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -40,7 +40,7 @@ def measure_on_test(
     for model, data in models.items():
         inputs = {"data": data.name, "model": model.name}
         if store.find("test", inputs) is None:
-            with store.create("test", inputs) as folder:
+            with store.create("test", inputs, lambda: dict(host()("made_with"))) as folder:
                 host()("save_test_logits", model, data, folder)
                 write_json(folder / METRICS, _measured(task, folder))
         artifact = store.path("test", inputs)

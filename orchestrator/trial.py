@@ -44,6 +44,16 @@ class TrialPlan:
         """What a trial's student follows from: the space with its values, and the name of its teacher's mask."""
         return trial_inputs(space, self.task, self.shared.teacher, mask, self.shared.of(space.student).inputs)
 
+    def logits_inputs(self, mask: str) -> dict[str, Any]:
+        """What the logits of a sparse teacher follow from."""
+        return {"data": self.shared.data.name, "teacher": self.shared.teacher.name, "mask": mask}
+
+    def job(self, space: Space, mask: str) -> JobSpec:
+        """The training of a trial, whose teacher's logits are there."""
+        student, logits = self.shared.of(space.student), self.store.path("logits", self.logits_inputs(mask))
+        distillation = Distillation(self.shared.teacher, logits, space.student, space.distillation, student.importance)
+        return JobSpec(self.task, student.data, space.training, distillation=distillation, deepspeed=space.deepspeed)
+
 
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial after another in one process: `reset_config` keeps the ranks, their imports and process group.
@@ -90,7 +100,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._saved = 0.0
         self._history.append(report)
         if report["finished"] and not self._known:
-            with self._plan.store.create("trial", self._inputs) as folder:
+            with self._plan.store.create("trial", self._inputs, self._made_with) as folder:
                 write_json(folder / HISTORY, self._history)
         self._watch.enter("waiting")
         done = report["finished"] or bool(report["failure"])
@@ -112,21 +122,17 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._begun = True
 
     def _begin_job(self, space: Space, mask: str, student: StudentStages) -> None:
-        shared, store, settings = self._plan.shared, self._plan.store, space.distillation
-        inputs = {"data": shared.data.name, "teacher": shared.teacher.name, "mask": mask}
+        shared, store, inputs = self._plan.shared, self._plan.store, self._plan.logits_inputs(mask)
         self._watch.enter("waiting")
-        with store.once("logits", inputs) as folder:
+        with store.once("logits", inputs, self._made_with) as folder:
             if folder is not None:
                 self._watch.enter("teacher")
-                arguments = (shared.teacher, student.scores, settings, space.training.seed, shared.data, folder)
+                settings = (space.distillation, space.training.seed)
+                arguments = (shared.teacher, student.scores, *settings, shared.data, folder)
                 self._teacher_examples = self._gang.call("save_sparse_logits", *arguments)
         self._watch.enter("start")
-        logits = store.path("logits", inputs)
-        self._saved = 0.0 if self._teacher_examples else seconds_of(logits)
-        distillation = Distillation(shared.teacher, logits, space.student, settings, student.importance)
-        task, training = self._plan.task, space.training
-        spec = JobSpec(task, student.data, training, distillation=distillation, deepspeed=space.deepspeed)
-        self._gang.call("begin", spec)
+        self._saved = 0.0 if self._teacher_examples else seconds_of(store.path("logits", inputs))
+        self._gang.call("begin", self._plan.job(space, mask))
 
     def _train(self) -> dict[str, Any]:
         seconds = Counter(self._watch.read())
@@ -143,11 +149,14 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def _publish(self, epoch: int, previous: str) -> str:
         """Store the student as it stands; the one that it surpasses goes, which nobody else can know of."""
         inputs = self._inputs | {"epoch": epoch, "sweep": str(self._plan.folder.root), "trial": self.trial_id}
-        with self._plan.store.create("student", inputs) as folder:
+        with self._plan.store.create("student", inputs, self._made_with) as folder:
             self._gang.call("save_model", folder)
         if previous:
             shutil.rmtree(self._plan.storage.artifacts / previous, ignore_errors=True)
         return self._plan.store.path("student", inputs).name
+
+    def _made_with(self) -> Mapping[str, Any]:
+        return dict(self._gang.call("made_with"))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Have the ranks' state written where all nodes see it, with a pointer for Tune; the last two are kept."""

@@ -1,8 +1,12 @@
 """Shared fixtures: tiny models and tasks made in code, and the folders that only some machines have."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from sweeping import Swept
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -14,3 +18,11 @@ def glue_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder with real GLUE data beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> "Swept":
+    """One finished tiny sweep, for all tests that look at one; those that sweep again leave it as it is."""
+    from sweeping import sweep_once  # loads torch, which few tests need
+
+    return sweep_once(tmp_path_factory.mktemp("sweep"))

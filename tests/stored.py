@@ -2,9 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import Result, ResultsFile, Status, TrialResult
 from stkd.trainers.costs import Cost
+from stkd.trainers.ranking import UnitScores
+
+SPACE = """\
+name: tiny
+tasks: [mrpc]
+data: {source: hub}
+teacher: {model: some/teacher}
+search:
+  interpolation: {uniform: [0.0, 1.0]}
+  sparsity: {quniform: [0.0, 0.9, 0.1]}
+  temperature: {uniform: [1.0, 8.0]}
+"""
 
 
 def trial(name: str, score: float, status: Status = "finished", **changes: object) -> TrialResult:
@@ -42,4 +56,12 @@ def cost(milliseconds: float = 4.0, parameters: int = 17_400_000, interrupted: f
         p99=1.5 * milliseconds,
         runs=300,
         interrupted=interrupted,
+    )
+
+
+def scores_of(layers: int, heads: int, neurons: int, seed: int = 0) -> UnitScores:
+    """Random ones, spread as real ones are."""
+    generator = np.random.default_rng(seed)
+    return UnitScores(
+        *(np.exp(generator.normal(-6, 1.2, (layers, units))).astype(np.float32) for units in 3 * (heads, neurons))
     )

@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from tiny import tiny_teacher
+
+from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.results import Phase, TaskResults, TrialResult, read_results
 
 STKD = [sys.executable, "-m", "stkd.orchestrator.cli"]
 TIMEOUT = 400
@@ -30,6 +34,38 @@ def write_space(folder: Path, **changes: object) -> Path:
     path = folder / "space.yaml"
     path.write_text(yaml.safe_dump(space | changes))
     return path
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A finished sweep: grid of two interpolations, two sparsities, and a learning rate that works or blows up."""
+
+    space: Path
+    screen: str
+    storage: Storage
+    sweep: SweepFolder
+
+    @property
+    def results(self) -> TaskResults:
+        return read_results(self.sweep)["remarks"]
+
+    def trials(self, status: str, phase: Phase = "search") -> list[TrialResult]:
+        return [trial for trial in self.results.of_phase(phase) if trial.status == status]
+
+
+def sweep_once(folder: Path) -> Swept:
+    """Runs that sweep."""
+    search = {
+        "interpolation": {"choice": [0.0, 1.0]},
+        "sparsity": {"choice": [0.0, 0.5]},
+        "training.learning_rate": {"choice": [1.0e-3, 1.0e30]},
+    }
+    trials = {"count": 8, "searcher": "grid", "scheduler": None, "concurrent": 1}
+    space = write_space(folder, search=search, trials=trials, confirm={"top": 1, "seeds": 2})
+    done = stkd("sweep", "--space", space)
+    assert done.returncode == 0, done.stdout + done.stderr
+    storage = Storage(folder / "runs")
+    return Swept(space, done.stdout + done.stderr, storage, storage.find_sweep())
 
 
 def environment() -> dict[str, str]:

@@ -100,9 +100,9 @@ def test_the_exit_code_of_a_sweep_is_that_of_the_process(
 def test_scores_are_shown_with_the_command_that_goes_on(calls: list[tuple[Any, ...]]) -> None:
     run("score", "--space", "quickstart", "--set", "training.epochs=2", "--storage", "my runs", "--out", "maps")
     run("score", "--space", "minilm_glue", "--tasks", "rte", "--set", "tracking.uri=http://me:secret@host", "--json")
-    (name, space, prepared, out, then, as_json), (_, _, _, default, masked, also_json) = calls
+    (name, space, prepared, out, then, form), (_, _, _, default, masked, other_form) = calls
     assert (name, space.training.epochs, set(prepared)) == ("run_score", 2, {"remarks"})
-    assert (out, as_json, default, also_json) == (Path("maps"), False, Path("stkd-scores"), True)
+    assert (out, form, default, other_form) == (Path("maps"), None, Path("stkd-scores"), "json")
     assert out.is_dir()
     assert then == "stkd sweep --space quickstart --set training.epochs=2 --storage 'my runs'"
     assert masked == "stkd sweep --space minilm_glue --set 'tracking.uri=http://***@host' --tasks rte"
@@ -129,14 +129,14 @@ def test_pick_passes_on_what_is_asked_for(calls: list[tuple[Any, ...]]) -> None:
         "60",
     )
     run("pick", *words, "--sweep", "a", "--task", "mrpc", "--alias", "small", "--again", "--json", "--storage", "s")
-    (name, storage, sweep, task, plain, *rest), (_, *others, asked, alias, again, as_json) = calls
+    (name, storage, sweep, task, plain, *rest), (_, *others, asked, alias, again, printed) = calls
     assert (name, storage, sweep, task, plain, rest) == (
         *("run_pick", Path("./stkd-runs"), "latest", None),
-        *((None,) * 10, ["champion", False, False]),
+        *((None,) * 10, ["champion", False, None]),
     )
     assert others == [Path("s"), "a", "mrpc"]
     assert asked == (None, 5.0, None, 20_000_000, 60.0, "onnx-int8", None, None, None, 2)
-    assert (alias, again, as_json) == ("small", True, True)
+    assert (alias, again, printed) == ("small", True, "json")
 
 
 def test_export_passes_on_what_is_meant(calls: list[tuple[Any, ...]]) -> None:

@@ -28,11 +28,11 @@ MAY_IMPORT = {
 }
 IMPORTERS = {
     "deepspeed": {"trainers/checkpoints.py", "trainers/engine.py", "trainers/ranks.py"},
-    "matplotlib": {"orchestrator/pictures.py"},
+    "matplotlib": {"orchestrator/charts.py", "orchestrator/drawing.py", "orchestrator/pictures.py"},
     "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py", "orchestrator/registry.py"},
     "onnx_ir": {"trainers/onnx_models.py"},
     "onnxruntime": {"trainers/onnx_models.py"},
-    "optuna": {"orchestrator/study.py"},
+    "optuna": {"orchestrator/importance.py", "orchestrator/study.py"},
     "ray.tune": {
         "orchestrator/callback.py",
         "orchestrator/searching.py",

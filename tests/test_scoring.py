@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from rich.console import Console
+from stored import scores_of
 from sweeping import STKD, environment, stkd, write_space
 
 from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
@@ -23,14 +24,6 @@ from stkd.orchestrator.score_report import ScoreReport
 from stkd.orchestrator.score_tables import print_scores
 from stkd.trainers.config import DistillationConfig
 from stkd.trainers.ranking import Scores, UnitScores
-
-
-def scores_of(layers: int, heads: int, neurons: int, seed: int = 0) -> UnitScores:
-    """Random ones, spread as real ones are."""
-    generator = np.random.default_rng(seed)
-    return UnitScores(
-        *(np.exp(generator.normal(-6, 1.2, (layers, units))).astype(np.float32) for units in 3 * (heads, neurons))
-    )
 
 
 def array(*rows: list[float]) -> Scores:

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -17,50 +16,17 @@ import pytest
 from optuna import load_study
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from sweeping import STKD, TIMEOUT, environment, stkd, write_space
+from sweeping import STKD, TIMEOUT, Swept, environment, stkd, write_space
 from tiny import tiny_examples
 
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import Evidence, Phase, TaskResults, TrialResult, read_results
+from stkd.orchestrator.results import Evidence, read_results
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated"),  # MLflow's use of SQLAlchemy
 ]
-
-
-@dataclass(frozen=True)
-class Swept:
-    """A finished sweep: grid of two interpolations, two sparsities, and a learning rate that works or blows up."""
-
-    space: Path
-    screen: str
-    storage: Storage
-    sweep: SweepFolder
-
-    @property
-    def results(self) -> TaskResults:
-        return read_results(self.sweep)["remarks"]
-
-    def trials(self, status: str, phase: Phase = "search") -> list[TrialResult]:
-        return [trial for trial in self.results.of_phase(phase) if trial.status == status]
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    folder = tmp_path_factory.mktemp("sweep")
-    search = {
-        "interpolation": {"choice": [0.0, 1.0]},
-        "sparsity": {"choice": [0.0, 0.5]},
-        "training.learning_rate": {"choice": [1.0e-3, 1.0e30]},
-    }
-    trials = {"count": 8, "searcher": "grid", "scheduler": None, "concurrent": 1}
-    space = write_space(folder, search=search, trials=trials, confirm={"top": 1, "seeds": 2})
-    done = stkd("sweep", "--space", space)
-    assert done.returncode == 0, done.stdout + done.stderr
-    storage = Storage(folder / "runs")
-    return Swept(space, done.stdout + done.stderr, storage, storage.find_sweep())
 
 
 def test_every_trial_ends(swept: Swept) -> None:

@@ -11,6 +11,7 @@ from stkd.trainers.config import DistillationConfig, ScoringConfig
 from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.job import Job, encode_task, evaluate_model, save_logits, save_test_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
+from stkd.trainers.provenance import Provenance, provenance
 from stkd.trainers.ranking import UnitScores, mask_name
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.sources import TaskData
@@ -45,6 +46,10 @@ class Worker:
     def abandon(self) -> None:
         """Leave the process group after a failure, so that the other ranks fail at once instead of waiting."""
         process_group.leave()
+
+    def made_with(self) -> Provenance:
+        """What everything is computed with here."""
+        return provenance(self._ranks.size)
 
     def encode(self, data: TaskData, model: str, max_length: int, folder: Path) -> None:
         """Tokenise a task's data into a folder."""
