@@ -15,13 +15,12 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
-from stkd.cluster.connection import bundles
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.history import SCORE, epoch_entry
-from stkd.orchestrator.hosting import concurrent_trials, device_plan
+from stkd.orchestrator.hosting import Room, trial_request
 from stkd.orchestrator.ledger import Ledger
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile
@@ -92,12 +91,13 @@ class Contest:
             recorder = Recorder(tracker, self._space, sweep, storage, data.task.name)
             console = Console(file=StringIO())
             file = ResultsFile(plan.folder.results)
-            ledger = Ledger(file, device_plan(self._space))
+            room = Room(self._space, self._prepared.cluster)
+            ledger = Ledger(file, room.devices)
             observer = Observers([ResultsObserver(file), ledger, recorder, Display(console)])
             watch = Watch(plan, observer)
             observer.task_started(data, resumed=False)
             agenda = Agenda(self._space, self._study(plan), lambda: file.read(data.task.name), observer.phase_started)
-            Tuning(plan, watch, agenda, NoOp).run()
+            Tuning(plan, watch, agenda, room, NoOp).run()
             observer.task_ended(finished=True)
             if not tracker.close(TRACKING_SECONDS):
                 raise RuntimeError(f"{tracker.pending} records still wait for MLflow: {tracker.problem}")
@@ -115,10 +115,9 @@ class Contest:
 
     def bare(self) -> float:
         """Seconds of as many trials, as many at a time, with reused processes and checkpoints; without callbacks."""
-        space, resources = self._space, self._space.resources
-        request = (resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
-        concurrent = concurrent_trials(space)
-        group = tune.PlacementGroupFactory(bundles(*request), strategy="PACK")
+        space = self._space
+        concurrent = Room(space, self._prepared.cluster).trials()
+        group = tune.PlacementGroupFactory(trial_request(space).bundles, strategy="PACK")
         start = perf_counter()
         found = tune.Tuner(
             tune.with_resources(NoOp, group),

@@ -15,12 +15,12 @@ from ray.tune.experiment import Trial as TuneTrial
 from typing_extensions import override
 from workloads import teacher_name
 
-from stkd.cluster.connection import local_ray
+from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.hosting import stage_host
+from stkd.orchestrator.hosting import Room, stage_host
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import TaskResults
 from stkd.orchestrator.session import quiet_libraries
@@ -47,6 +47,7 @@ class Prepared:
     data: TaskData
     storage: Storage
     shared: Shared
+    cluster: Cluster
 
     def new_plan(self) -> tuple[SweepFolder, TrialPlan]:
         """A new sweep's folder, and the plan of its trials."""
@@ -60,10 +61,10 @@ def prepared_task(settings: Settings, folder: Path, *overrides: str) -> Iterator
     """A running Ray, and the stages of the quick start's task; changes as in `--set`."""
     space = own_space(settings, folder, *overrides)
     storage, data = Storage(space.storage_folder), load_task(space.tasks[0], space.data)
-    with quiet_libraries(folder / "libraries.log"), local_ray():
-        with stage_host(space) as host:
+    with quiet_libraries(folder / "libraries.log"), Cluster() as cluster:
+        with stage_host(space, cluster, Observer()) as host:
             shared = Stages(space, data, ArtifactStore(storage.artifacts), Observer(), host).run()
-        yield Prepared(space, data, storage, shared)
+        yield Prepared(space, data, storage, shared, cluster)
 
 
 class Watch(SweepCallback):
@@ -112,6 +113,7 @@ def run_grid(
     space = prepared.space.model_copy(update={"search": grid, "trials": trials})
     _, plan = replace(prepared, space=space).new_plan()
     watch, results = Watch(plan), TaskResults(prepared.data.task.name)
-    Tuning(plan, watch, Agenda(space, None, lambda: results, lambda *_: None), trainable).run()
+    room, agenda = Room(space, prepared.cluster), Agenda(space, None, lambda: results, lambda *_: None)
+    Tuning(plan, watch, agenda, room, trainable).run()
     watch.check(space.grid_points)
     return watch

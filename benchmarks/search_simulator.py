@@ -140,7 +140,7 @@ def _space(epochs: int, **search: Distribution) -> Space:
 
 
 def _ours(grid: Grid, seed: int, workers: int, folder: Path) -> Searcher:
-    return StudySearcher(Study(folder / "study.jsonl", grid.space().search, seed, grid.effective), workers)
+    return StudySearcher(Study(folder / "study.jsonl", grid.space().search, seed, grid.effective), lambda: workers)
 
 
 def _tune_space(space: Space) -> dict[str, Any]:

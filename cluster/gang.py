@@ -8,6 +8,8 @@ import ray
 from ray.util import get_current_placement_group, get_node_ip_address
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from stkd.cluster.network import talk_over
+
 EXPLANATION_SECONDS = 5.0
 """How long a failed first rank waits to hear whether another rank failed before it."""
 
@@ -39,6 +41,7 @@ class Gang:
 
     def __init__(self, member: str, size: int, cpus: int, gpus: float) -> None:
         host = get_node_ip_address() if size > 1 else "127.0.0.1"
+        talk_over(host)
         self._first: Member = resolve_name(member)(0, size, host, None, cpus)
         group = get_current_placement_group()
         self._others = [
@@ -74,6 +77,7 @@ class Gang:
 @ray.remote
 class _MemberActor:
     def __init__(self, member: str, *arguments: Any) -> None:
+        talk_over(get_node_ip_address())
         self._member: Member = resolve_name(member)(*arguments)
 
     def call(self, method: str, *arguments: Any) -> None:

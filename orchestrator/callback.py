@@ -17,6 +17,7 @@ from stkd.orchestrator.events import Observer
 from stkd.orchestrator.layout import TaskFolder
 from stkd.orchestrator.phases import phase_of, role_of, values_of
 from stkd.orchestrator.results import Status, TrialResult
+from stkd.orchestrator.waiting import Queue
 from stkd.search_spaces.schema import Space
 from stkd.trainers.stopwatch import from_metrics
 
@@ -36,8 +37,9 @@ class SweepCallback(Callback):  # type: ignore[misc]
         folder: TaskFolder,
         observer: Observer,
         known: Mapping[str, TrialResult],
+        queue: Queue | None = None,
     ) -> None:
-        self._space, self._folder, self._observer = space, folder, observer
+        self._space, self._folder, self._observer, self._queue = space, folder, observer, queue
         self.trials = dict(known)
         self._clocks: dict[str, float] = {}
         self._last_heard: dict[str, float] = {}
@@ -45,6 +47,12 @@ class SweepCallback(Callback):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _active_callback, ()
+
+    @override
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Tune has done what there was to do for now."""
+        if self._queue is not None:
+            self._queue.look(lambda: any(trial.status == TuneTrial.PENDING for trial in trials))
 
     @override
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:

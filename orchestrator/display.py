@@ -71,6 +71,10 @@ class Display(Observer):
         self._show(doing(stage))
 
     @override
+    def waiting(self, reason: str) -> None:
+        self._line(reason)
+
+    @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         text = f"{doing(stage)}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {percent(report['score'])}"
         self._show(text)

@@ -17,6 +17,9 @@ class Observer:
     def stage_started(self, stage: str) -> None:
         """A stage computes: nothing was there to take over."""
 
+    def waiting(self, reason: str) -> None:
+        """Work waits for room in the cluster; told again when the reason changes."""
+
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         """A stage that trains has finished an epoch."""
 
@@ -72,6 +75,11 @@ class Observers(Observer):
     def stage_started(self, stage: str) -> None:
         for observer in self._observers:
             observer.stage_started(stage)
+
+    @override
+    def waiting(self, reason: str) -> None:
+        for observer in self._observers:
+            observer.waiting(reason)
 
     @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:

@@ -129,11 +129,13 @@ class Storage:
         """One folder a sweep."""
         return self.root / "sweeps"
 
-    def new_sweep(self, name: str) -> SweepFolder:
-        """A fresh folder for a sweep that starts now."""
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    def new_sweep(self, name: str, sweep_id: str | None = None) -> SweepFolder:
+        """A fresh folder for a sweep that starts now, or has this id from elsewhere."""
+        if sweep_id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", sweep_id):
+            raise UserError(f"--sweep-id {sweep_id!r}: must be letters, digits, '.', '_' or '-'")
+        sweep_id = sweep_id or f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         for suffix in ("", *(f"-{number}" for number in range(2, 100))):
-            folder = SweepFolder(self.sweeps / f"{name}-{stamp}{suffix}")
+            folder = SweepFolder(self.sweeps / f"{sweep_id}{suffix}")
             try:
                 folder.root.mkdir(parents=True)
             except FileExistsError:

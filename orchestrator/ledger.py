@@ -21,11 +21,15 @@ KEEP_SECONDS = 10.0
 class Ledger(Observer):
     """Divides the devices among who holds them, from one event to the next; the rest of them is idle.
 
-    So its accounts add up to the wall-clock times the devices. It is stored now and then: a kill loses seconds of it.
+    So its accounts add up to the wall-clock times the devices, which may come and go: `plan` says what they are now. It
+    is stored now and then: a kill loses seconds of it.
     """
 
-    def __init__(self, file: ResultsFile, plan: "DevicePlan", clock: Callable[[], float] = monotonic) -> None:
-        self._file, self.plan, self._clock = file, plan, clock
+    def __init__(
+        self, file: ResultsFile, plan: "Callable[[], DevicePlan]", clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._file, self._plan, self._clock = file, plan, clock
+        self._present = plan()
         self._begun = datetime.now(UTC).isoformat(timespec="microseconds")
         self._start = self._last = clock()
         self._kept, self._over = float("-inf"), False
@@ -39,7 +43,7 @@ class Ledger(Observer):
     @override
     def stage_started(self, stage: str) -> None:
         self._pass()
-        self._holders = {stage: self.plan.stage}
+        self._holders = {stage: self._present.stage}
 
     @override
     def stage_finished(self, result: StageResult) -> None:
@@ -49,13 +53,13 @@ class Ledger(Observer):
     @override
     def phase_started(self, phase: Phase, trials: int) -> None:
         self._pass()
-        self._holders = {STARTING: self.plan.devices}
+        self._holders = {STARTING: self._present.devices}
 
     @override
     def trial_started(self, trial: TrialResult) -> None:
         self._pass()
         self._holders.pop(STARTING, None)
-        self._holders[trial.trial] = self.plan.trial
+        self._holders[trial.trial] = self._present.trial
 
     @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
@@ -73,12 +77,12 @@ class Ledger(Observer):
     @override
     def testing_started(self) -> None:
         self._pass()
-        self._holders = {TESTING: self.plan.stage}
+        self._holders = {TESTING: self._present.stage}
 
     @override
     def measuring_started(self) -> None:
         self._pass()
-        self._holders = {MEASURING: self.plan.devices}
+        self._holders = {MEASURING: self._present.devices}
 
     @override
     def task_ended(self, finished: bool) -> None:
@@ -88,18 +92,19 @@ class Ledger(Observer):
     def _pass(self) -> None:
         """Book the time since the last event."""
         now = self._clock()
-        idle = max(0.0, self.plan.devices - sum(self._holders.values()))
+        idle = max(0.0, self._present.devices - sum(self._holders.values()))
         for holder, devices in {**self._holders, IDLE: idle}.items():
             self._held[holder] += (now - self._last) * devices  # type: ignore[assignment]
         self._last = now
+        self._present = self._plan()
         if now - self._kept >= KEEP_SECONDS or self._over:
             self._keep(now)
 
     def _keep(self, now: float) -> None:
         self._kept = now
-        plan, seconds = self.plan, now - self._start
-        held = dict(self._held)
-        self._file.keep_session(Session(self._begun, plan.unit, plan.devices, plan.stage, plan.trial, seconds, held))
+        plan, seconds, held = self._present, now - self._start, dict(self._held)
+        devices = sum(held.values()) / seconds if seconds else plan.devices
+        self._file.keep_session(Session(self._begun, plan.unit, devices, plan.stage, plan.trial, seconds, held))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,45 @@ storage_option = click.option(
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable."
 )
+address_option = click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Run on the Ray cluster whose GCS is there, from one of its nodes; without it, on this machine alone.",
+)
 tasks_option = click.option("--tasks", default="", metavar="A,B", help="Only these tasks.")
+space_option = click.option(
+    "--space", type=click.Path(path_type=Path), metavar="FILE", help="A search-space file, or `quickstart`."
+)
+resume_option = click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="latest",
+    metavar="[SWEEP]",
+    help="Continue a sweep that was stopped: this one, or the latest.",
+)
+results_option = click.option(
+    "--storage",
+    metavar="DIR",
+    help=f"Where results go, instead of the file's storage; with --resume, where they are ({DEFAULT_STORAGE}).",
+)
+
+
+def sweep_options(command: Command) -> Command:
+    """What says which sweep it is to be."""
+    for option in (results_option, resume_option, tasks_option, set_option, space_option):
+        command = option(command)
+    return command
+
+
+def one_of_space_and_resume(space: Path | None, overrides: tuple[str, ...], tasks: str, resume: str | None) -> Path:
+    """The space of a new sweep; any path where one is resumed. Raises UsageError unless it is one or the other."""
+    if resume is not None:
+        if space or overrides or tasks:
+            raise click.UsageError("--resume continues a sweep as it was begun; leave out --space, --set and --tasks")
+        return Path()
+    if space is None:
+        raise click.UsageError("give a search space, as in --space quickstart, or --resume")
+    return space
 
 
 def printed_option(command: Command) -> Command:

@@ -1,18 +1,20 @@
 """How many trials a device serves best side by side, found by trying it with the real student."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
 
-from stkd.cluster.connection import hosted_gang, largest_node
+from stkd.cluster.capacity import Request
+from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.hosting import WORKER
+from stkd.orchestrator.hosting import worker_gang
 from stkd.orchestrator.stages import DENSE, Shared, StageError, computed_stage, read_metrics
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.sections import ResourcesConfig
@@ -23,6 +25,7 @@ WARM_STEPS, TIMED_STEPS = 3, 30
 MOST_ON_A_GPU = 8
 WORTHWHILE = 1.03
 """More trials side by side must bring so much more, or each of them is only slower."""
+MakeGang = Callable[[Request], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ def _doubling(most: int) -> Iterator[int]:
         count *= 2
 
 
-def packed(space: Space, task: Task, shared: Shared, store: ArtifactStore, observer: Observer) -> Space:
+def packed(
+    space: Space, task: Task, shared: Shared, store: ArtifactStore, observer: Observer, cluster: Cluster
+) -> Space:
     """The space with the resources of trials that are packed best; a stage, found again by job and node."""
-    node, student = largest_node(), shared.of(space.student)
-    cores, gpus = int(node.get("CPU", 1)), int(node.get("GPU", 0)) if space.resources.gpus_per_rank else 0
+    node, student = cluster.capacity().largest, shared.of(space.student)
+    cores, gpus = int(node.cpus) or 1, int(node.gpus) if space.resources.gpus_per_rank else 0
     spec = dense_job(space, task, shared, store)
     inputs = {
         "student": student.inputs,
@@ -68,7 +73,8 @@ def packed(space: Space, task: Task, shared: Shared, store: ArtifactStore, obser
     }
 
     def compute(_: Path) -> Mapping[str, float]:
-        speeds = _speeds(packings(cores, gpus), spec)
+        gang = partial(worker_gang, cluster, observer, "the try waits")
+        speeds = _speeds(packings(cores, gpus), spec, gang)
         best = best_packing(speeds)
         shown = {f"examples_per_second_{tried.jobs}": found for tried, found in speeds.items()}
         return {"jobs": best.jobs, "cpus": best.cpus, "gpus": best.gpus, **shown}
@@ -95,11 +101,11 @@ def best_packing(speeds: Mapping[Packing, float]) -> Packing:
     return best
 
 
-def _speeds(tried: Iterable[Packing], spec: JobSpec) -> dict[Packing, float]:
+def _speeds(tried: Iterable[Packing], spec: JobSpec, gang: MakeGang) -> dict[Packing, float]:
     """Examples per second by packing, for as long as more trials side by side bring more; raises StageError."""
     speeds: dict[Packing, float] = {}
     for packing in tried:
-        found = speed(packing, spec)
+        found = speed(packing, spec, gang)
         if found is None:
             break
         paid = not speeds or found > WORTHWHILE * max(speeds.values())
@@ -111,10 +117,11 @@ def _speeds(tried: Iterable[Packing], spec: JobSpec) -> dict[Packing, float]:
     return speeds
 
 
-def speed(packing: Packing, spec: JobSpec) -> float | None:
+def speed(packing: Packing, spec: JobSpec, gang: MakeGang) -> float | None:
     """Examples per second of all trials of a packing together; None where they run out of memory."""
     with ExitStack() as stack:
-        gangs = [stack.enter_context(hosted_gang(WORKER, 1, packing.cpus, packing.gpus)) for _ in range(packing.jobs)]
+        request = Request(1, packing.cpus, packing.gpus)
+        gangs = [stack.enter_context(gang(request)) for _ in range(packing.jobs)]
         try:
             _all(gangs, "begin", spec)
             _all(gangs, "time_steps", WARM_STEPS)

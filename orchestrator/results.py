@@ -79,7 +79,7 @@ class Session:
     devices: float
     stage_devices: float
     trial_devices: float
-    """Held in all, by a stage, and by a trial."""
+    """Held in all (in the mean, where nodes came and went), by a stage, and by a trial."""
     seconds: float
     """Wall-clock."""
     held: Mapping[str, float]

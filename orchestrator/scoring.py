@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from stkd.cluster.connection import local_ray, refuse_impossible
+from stkd.cluster.cluster import Cluster
+from stkd.orchestrator.admission import admit
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.heat_maps import draw_heat_maps
@@ -16,7 +17,7 @@ from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.records import Printed, Record, as_csv, as_json
 from stkd.orchestrator.score_report import ScoreReport
 from stkd.orchestrator.score_tables import print_line, print_scores
-from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
+from stkd.orchestrator.session import hide_secrets_of_the_command, quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.stages import Shared, Stages, student_label
 from stkd.search_spaces.schema import Space
 from stkd.trainers.ranking import UnitScores
@@ -63,15 +64,22 @@ class Scored:
         ]
 
 
-def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: str, printed: Printed | None) -> int:
+def run_score(
+    space: Space,
+    prepared: Mapping[str, TaskData],
+    address: str | None,
+    out: Path,
+    then: str,
+    printed: Printed | None,
+) -> int:
     """Score each task's teacher and print what there is to see; returns the exit code.
 
-    `prepared` holds the data of the tasks that were read already, `out` takes pictures and a log, and `then` is the
-    command to give next.
+    `prepared` holds the data of the tasks that were read already, `address` is that of the cluster to join, `out` takes
+    pictures and a log, and `then` is the command to give next.
     """
     console = Console(stderr=printed is not None)
     try:
-        found = list(_score_tasks(space, prepared, out, console, printed is None))
+        found = list(_score_tasks(space, prepared, Cluster(address), out, console, printed is None))
     except KeyboardInterrupt:
         print_line(console, "stopped; everything finished is kept, and the same command goes on from there")
         raise
@@ -89,28 +97,28 @@ def run_score(space: Space, prepared: Mapping[str, TaskData], out: Path, then: s
 
 
 def _score_tasks(
-    space: Space, prepared: Mapping[str, TaskData], out: Path, console: Console, tables: bool
+    space: Space, prepared: Mapping[str, TaskData], cluster: Cluster, out: Path, console: Console, tables: bool
 ) -> Iterator[Scored]:
     """One task after another, printed as soon as it is there."""
-    resources = space.resources
-    with quiet_libraries(out / LOG), local_ray(), sigterm_as_ctrl_c():
-        refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+    hide_secrets_of_the_command()
+    with quiet_libraries(out / LOG), cluster, sigterm_as_ctrl_c():
+        admit(space, cluster)
         for task in space.tasks:
             data = prepared.get(task) or load_task(task, space.data)
-            shared = run_stages(space, data, console)
+            shared = run_stages(space, data, cluster, console)
             for scored in _read_scores(space, task, shared, out / task):
                 if tables:
                     print_scores(console, scored.name, scored.report)
                 yield scored
 
 
-def run_stages(space: Space, data: TaskData, console: Console, cores: int | None = None) -> Shared:
+def run_stages(space: Space, data: TaskData, cluster: Cluster, console: Console, cores: int | None = None) -> Shared:
     """A task's stages, shown as they run; on CPUs with so many cores, or all."""
     display = Display(console)
     finished = False
     display.task_started(data, resumed=False)
     try:
-        with stage_host(space, cores) as host:
+        with stage_host(space, cluster, display, cores) as host:
             shared = Stages(space, data, ArtifactStore(Storage(space.storage_folder).artifacts), display, host).run()
         finished = True
     finally:

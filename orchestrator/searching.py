@@ -1,6 +1,6 @@
 """Ray Tune's searcher and scheduler: who says which trial comes next, and which of them ends early."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from stkd.search_spaces.schema import Space
 class StudySearcher(Searcher):  # type: ignore[misc]
     """Turns what Tune asks and tells of its trials into the study's terms.
 
-    It says itself how many trials run at a time, by those that the study holds as running. Tune pickles its searcher
-    with the experiment and brings it back on a resume; this one is then whatever searcher the resuming process has
-    made, on the study's file where it lies now.
+    It says itself how many trials run at a time, as `concurrent` has it now, by those that the study holds as running.
+    Tune pickles its searcher with the experiment and brings it back on a resume; this one is then whatever searcher the
+    resuming process has made, on the study's file where it lies now.
     """
 
     active: "StudySearcher | None" = None
 
-    def __init__(self, study: Study, concurrent: int) -> None:
+    def __init__(self, study: Study, concurrent: Callable[[], int]) -> None:
         super().__init__(metric=SCORE, mode="max")
         self.study, self._concurrent = study, concurrent
         StudySearcher.active = self
@@ -43,7 +43,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     @override
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Settings for a new trial; None while there is no place for it, FINISHED where nothing is left to try."""
-        if self.study.running >= self._concurrent:
+        if self.study.running >= self._concurrent():
             return None
         settings = self.study.ask(trial_id)
         return str(Searcher.FINISHED) if settings is None and self.study.exhausted else settings
@@ -89,7 +89,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]
 
     active: "AgendaSearcher | None" = None
 
-    def __init__(self, agenda: Agenda, concurrent: int) -> None:
+    def __init__(self, agenda: Agenda, concurrent: Callable[[], int]) -> None:
         super().__init__(metric=SCORE, mode="max")
         self.agenda, self._concurrent = agenda, concurrent
         self._study = agenda.study and StudySearcher(agenda.study, concurrent)
@@ -106,7 +106,7 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]
     @override
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A new trial's configuration; None while there is no place for it, FINISHED when all have ended."""
-        if self.agenda.running >= self._concurrent:
+        if self.agenda.running >= self._concurrent():
             return None
         config = self.agenda.next(trial_id)
         return str(Searcher.FINISHED) if config is None and self.agenda.is_over else config

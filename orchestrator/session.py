@@ -3,9 +3,15 @@
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import join
+
+from ray._raylet import setproctitle  # type: ignore[attr-defined]
+
+from stkd.search_spaces.values import without_secrets
 
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -19,18 +25,28 @@ LIBRARIES = ("ray", "optuna", "matplotlib", "py.warnings")
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """A scheduler's or service manager's SIGTERM ends the command as cleanly as Ctrl-C does."""
+    """A scheduler's or service manager's SIGTERM ends the command as cleanly as Ctrl-C does, also where SIGINT was
+    blocked by whoever started it, as Ray does for jobs.
+    """
 
     def interrupt(*_: object) -> None:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is for what a shell runs in the background
             signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def hide_secrets_of_the_command() -> None:
+    """Ray notes the command line of whoever connects to it, for everybody who asks: leave no password in it."""
+    command = join(sys.argv)
+    if without_secrets(command) != command:
+        setproctitle(without_secrets(command))
 
 
 @contextmanager

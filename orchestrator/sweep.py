@@ -3,17 +3,20 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import rmtree
 
 from rich.console import Console
 
-from stkd.cluster.connection import local_ray, refuse_impossible
+from stkd.cluster.cluster import Cluster
+from stkd.cluster.errors import ClusterError
 from stkd.orchestrator.activity import Activity, keep_ending, running
+from stkd.orchestrator.admission import admit
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.budgeting import nearest_miss, within_budget
 from stkd.orchestrator.cost_book import CostBook
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import read_results
-from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
+from stkd.orchestrator.session import hide_secrets_of_the_command, quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.tables import print_results
 from stkd.orchestrator.task_sweep import TaskSweep
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, tracking_uri
@@ -29,16 +32,23 @@ TRACKING_SECONDS = 120.0
 INTERRUPTED = 130
 
 
-def run_sweep(space: Space, prepared: Mapping[str, TaskData]) -> int:
-    """Run a new sweep; returns the exit code. `prepared` holds the data of the tasks that were read already."""
+def run_sweep(space: Space, prepared: Mapping[str, TaskData], address: str | None, sweep_id: str | None = None) -> int:
+    """Run a new sweep, on this machine or on the cluster at `address`; returns the exit code.
+
+    `prepared` holds the data of the tasks that were read already; a sweep without an id gets one of its own.
+    """
     storage, console = Storage(space.storage_folder), Console()
     space, found = _within_budget(space, prepared, storage, console)
-    sweep = storage.new_sweep(space.name)
+    sweep = storage.new_sweep(space.name, sweep_id)
     if found:
         sweep.budget.write_text("\n".join(found), encoding="utf-8")
     sweep.space.touch(mode=0o600)  # a tracking URI may hold a password
     sweep.space.write_text(space_text(from_anywhere(space)), encoding="utf-8")
-    return _run(space, storage, sweep, prepared, console)
+    try:
+        return _run(space, storage, sweep, prepared, console, Cluster(address))
+    except ClusterError:  # it was not even begun
+        rmtree(sweep.root)
+        raise
 
 
 def _within_budget(
@@ -75,20 +85,27 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def resume_sweep(space: Space, prepared: Mapping[str, TaskData], sweep_id: str) -> int:
+def resume_sweep(space: Space, prepared: Mapping[str, TaskData], address: str | None, sweep_id: str) -> int:
     """Continue a sweep where it stopped; trials that ended are not run again. Returns the exit code."""
     storage = Storage(space.storage_folder)
-    return _run(space, storage, storage.find_sweep(sweep_id), prepared, Console())
+    return _run(space, storage, storage.find_sweep(sweep_id), prepared, Console(), Cluster(address))
 
 
-def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[str, TaskData], console: Console) -> int:
+def _run(
+    space: Space,
+    storage: Storage,
+    sweep: SweepFolder,
+    prepared: Mapping[str, TaskData],
+    console: Console,
+    cluster: Cluster,
+) -> int:
     uri = tracking_uri(space.tracking.uri, storage.root)
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
     with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
         try:
-            finished = _run_tasks(space, storage, sweep, tracker, console, prepared)
+            finished = _run_tasks(space, storage, sweep, tracker, console, prepared, cluster)
         except KeyboardInterrupt:
             console.print("stopping", highlight=False)
         if finished:
@@ -97,7 +114,7 @@ def _run(space: Space, storage: Storage, sweep: SweepFolder, prepared: Mapping[s
             problem = tracker.problem or "it was slow"
             console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
         keep_ending(sweep, "finished" if finished else "stopped")
-    _print_end(console, space, storage, sweep, without_secrets(uri), finished)
+    _print_end(console, space, storage, sweep, without_secrets(uri), finished, cluster)
     if not finished:
         return INTERRUPTED
     missed = [miss for results in read_results(sweep).values() if (miss := nearest_miss(results))]
@@ -113,14 +130,15 @@ def _run_tasks(
     tracker: Tracker,
     console: Console,
     prepared: Mapping[str, TaskData],
+    cluster: Cluster,
 ) -> bool:
     """One task after another; returns whether all came to their end."""
-    resources = space.resources
-    with local_ray(), sigterm_as_ctrl_c():
-        refuse_impossible(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+    hide_secrets_of_the_command()
+    with cluster, sigterm_as_ctrl_c():
+        admit(space, cluster, tracker.uri)
         for task in space.tasks:
             data = prepared.get(task) or load_task(task, space.data)
-            if not TaskSweep(space, storage, sweep, tracker, console, data).run():
+            if not TaskSweep(space, storage, sweep, tracker, console, data, cluster).run():
                 return False
     return True
 
@@ -138,7 +156,9 @@ def _report(storage: Storage, sweep: SweepFolder, tracker: Tracker, tasks: Seque
         tracker.log_file(f"{sweep.sweep_id}/{task}", sweep.report, "")
 
 
-def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool) -> None:
+def _print_end(
+    console: Console, space: Space, storage: Storage, sweep: SweepFolder, uri: str, finished: bool, cluster: Cluster
+) -> None:
     for results in read_results(sweep).values():
         print_results(console, space, results)
     console.print()
@@ -148,6 +168,7 @@ def _print_end(console: Console, space: Space, storage: Storage, sweep: SweepFol
     if finished:
         lines += [f"next      stkd ui{where}", f"          stkd pick{where}"]
     else:
+        where += f" --address {cluster.address}" if cluster.address else ""
         lines += [f"stopped; everything finished is kept. Continue with: stkd sweep{where} --resume {sweep.sweep_id}"]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -6,53 +6,57 @@ from shlex import join
 
 import click
 
-from stkd.orchestrator.options import DEFAULT_STORAGE, debug_option, names, printed_option, set_option, tasks_option
+from stkd.orchestrator.options import (
+    DEFAULT_STORAGE,
+    address_option,
+    debug_option,
+    names,
+    one_of_space_and_resume,
+    printed_option,
+    set_option,
+    sweep_options,
+    tasks_option,
+)
 from stkd.orchestrator.records import Printed
 from stkd.search_spaces.values import without_secrets
 
 
 @click.command()
-@click.option("--space", type=click.Path(path_type=Path), metavar="FILE", help="A search-space file, or `quickstart`.")
-@set_option
-@tasks_option
-@click.option(
-    "--resume",
-    is_flag=False,
-    flag_value="latest",
-    metavar="[SWEEP]",
-    help="Continue a sweep that was stopped: this one, or the latest.",
-)
-@click.option(
-    "--storage",
-    metavar="DIR",
-    help=f"Where results go, instead of the file's storage; with --resume, where they are ({DEFAULT_STORAGE}).",
-)
+@sweep_options
+@click.option("--sweep-id", hidden=True, help="What the new sweep is called; a job says so.")
+@address_option
 @debug_option
-def sweep(space: Path | None, overrides: tuple[str, ...], tasks: str, resume: str | None, storage: str | None) -> int:
+def sweep(
+    space: Path | None,
+    overrides: tuple[str, ...],
+    tasks: str,
+    resume: str | None,
+    storage: str | None,
+    sweep_id: str | None,
+    address: str | None,
+) -> int:
     """Search for the best student.
 
     \b
       stkd sweep --space quickstart
       stkd sweep --space minilm_glue --tasks mrpc,rte --set trials.count=20
       stkd sweep --resume
+      stkd sweep --space glue --storage /shared/stkd --address 10.0.0.1:6379
     """  # noqa: D301 - click's mark of lines that stay as they are
+    file = one_of_space_and_resume(space, overrides, tasks, resume)
     if resume is not None:
-        if space or overrides or tasks:
-            raise click.UsageError("--resume continues a sweep as it was begun; leave out --space, --set and --tasks")
-        return _resume(resume, storage)
-    if space is None:
-        raise click.UsageError("give a search space, as in stkd sweep --space quickstart, or --resume")
+        return _resume(resume, storage, address)
     from stkd.orchestrator.preflight import check
     from stkd.search_spaces.reading import read_space
 
-    chosen = read_space(space, overrides, names(tasks), storage)
-    prepared = check(chosen)
+    chosen = read_space(file, overrides, names(tasks), storage)
+    prepared = check(chosen, elsewhere=address is not None)
     from stkd.orchestrator.sweep import run_sweep  # loads Ray and torch
 
-    return run_sweep(chosen, prepared)
+    return run_sweep(chosen, prepared, address, sweep_id)
 
 
-def _resume(sweep_id: str, storage: str | None) -> int:
+def _resume(sweep_id: str, storage: str | None, address: str | None) -> int:
     from stkd.orchestrator.layout import Storage
     from stkd.orchestrator.preflight import check
     from stkd.search_spaces.reading import read_space
@@ -60,10 +64,10 @@ def _resume(sweep_id: str, storage: str | None) -> int:
     root = storage or DEFAULT_STORAGE
     folder = Storage(Path(root)).find_sweep(sweep_id)
     space = read_space(folder.space, storage=root)
-    prepared = check(space)
+    prepared = check(space, elsewhere=address is not None)
     from stkd.orchestrator.sweep import resume_sweep
 
-    return resume_sweep(space, prepared, folder.sweep_id)
+    return resume_sweep(space, prepared, address, folder.sweep_id)
 
 
 @click.command()
@@ -86,9 +90,16 @@ def _resume(sweep_id: str, storage: str | None) -> int:
     help="Where pictures go, in a folder for each task.",
 )
 @printed_option
+@address_option
 @debug_option
 def score(
-    space: Path, overrides: tuple[str, ...], tasks: str, storage: str | None, out: Path, printed: Printed | None
+    space: Path,
+    overrides: tuple[str, ...],
+    tasks: str,
+    storage: str | None,
+    out: Path,
+    printed: Printed | None,
+    address: str | None,
 ) -> int:
     """Show which of the teacher's heads and neurons matter, without a search.
 
@@ -102,10 +113,12 @@ def score(
     from stkd.search_spaces.reading import read_space
 
     chosen = read_space(space, overrides, names(tasks), storage)
-    prepared = check(chosen)
+    prepared = check(chosen, elsewhere=address is not None)
     check_storage(out, "--out")
     from stkd.orchestrator.scoring import run_score  # loads Ray and torch
 
     options = [("--space", str(space)), *(("--set", without_secrets(override)) for override in overrides)]
-    options += [(option, value) for option, value in (("--tasks", tasks), ("--storage", storage)) if value]
-    return run_score(chosen, prepared, out, join(["stkd", "sweep", *chain.from_iterable(options)]), printed)
+    others = (("--tasks", tasks), ("--storage", storage), ("--address", address))
+    options += [(option, value) for option, value in others if value]
+    then = join(["stkd", "sweep", *chain.from_iterable(options)])
+    return run_score(chosen, prepared, address, out, then, printed)

@@ -4,6 +4,7 @@ import shutil
 
 from rich.console import Console
 
+from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.account import Account
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.artifacts import ArtifactStore
@@ -14,7 +15,7 @@ from stkd.orchestrator.display import Display
 from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.evidence import chosen_trial
-from stkd.orchestrator.hosting import device_plan, stage_host
+from stkd.orchestrator.hosting import Room, stage_host, trial_request
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.ledger import Ledger
 from stkd.orchestrator.packing import packed
@@ -27,6 +28,7 @@ from stkd.orchestrator.testing import measure_on_test, tested_models, weigh_resu
 from stkd.orchestrator.tracking import Tracker
 from stkd.orchestrator.trial import TrialPlan
 from stkd.orchestrator.tuning import Tuning
+from stkd.orchestrator.waiting import Queue
 from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
@@ -43,13 +45,15 @@ class TaskSweep:
         tracker: Tracker,
         console: Console,
         data: TaskData,
+        cluster: Cluster,
     ) -> None:
         self._space, self._storage, self._data, self._console = space, storage, data, console
+        self._cluster, self._room = cluster, Room(space, cluster)
         self._folder = sweep.task(data.task.name)
         self._file = ResultsFile(self._folder.results)
         self._store = ArtifactStore(storage.artifacts)
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
-        self._ledger = Ledger(self._file, device_plan(space))
+        self._ledger = Ledger(self._file, lambda: self._room.devices())
         self._observer = Observers([ResultsObserver(self._file), self._ledger, self._recorder, Display(console)])
 
     def run(self) -> bool:
@@ -63,16 +67,16 @@ class TaskSweep:
         return finished
 
     def _run(self) -> bool:
-        with stage_host(self._space) as host:
+        with stage_host(self._space, self._cluster, self._observer) as host:
             shared = Stages(self._space, self._data, self._store, self._observer, host).run()
         if self._space.resources.pack:
-            self._space = packed(self._space, self._data.task, shared, self._store, self._observer)
-            self._ledger.plan = device_plan(self._space)
+            self._space = packed(self._space, self._data.task, shared, self._store, self._observer, self._cluster)
+            self._room = Room(self._space, self._cluster)
         if not self._trials(shared):
             return False
         shutil.rmtree(self._folder.all_checkpoints, ignore_errors=True)  # what was written as its trial was stopped
         self._observer.testing_started()
-        with stage_host(self._space) as host:
+        with stage_host(self._space, self._cluster, self._observer) as host:
             models = tested_models(self._space, self._results(), shared, self._store)
             for tested in measure_on_test(models, self._data.task, self._store, host):
                 self._observer.tested(tested)
@@ -95,8 +99,9 @@ class TaskSweep:
             study = Study(self._folder.study, self._space.search, self._space.trials.seed, EffectiveSettings(plan))
         agenda = Agenda(self._space, study, self._results, self._observer.phase_started)
         if not agenda.is_complete():
-            callback = SweepCallback(self._space, self._folder, self._observer, self._results().trials)
-            Tuning(plan, callback, agenda).run()
+            queue = Queue(trial_request(self._space), self._cluster, self._observer)
+            callback = SweepCallback(self._space, self._folder, self._observer, self._results().trials, queue)
+            Tuning(plan, callback, agenda, self._room).run()
         tried = agenda.nothing_left_to_try()
         if tried is not None:
             so_far = f"nothing was left to try after {tried} of {self._space.trial_count} trials"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.util import get_node_ip_address
 
 from stkd.cluster.gang import Gang
 from stkd.orchestrator.artifacts import ArtifactStore, seconds_of, write_json
@@ -66,6 +67,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
         """Start the ranks; the job itself begins with the first step, so that what goes wrong there is the trial's."""
+        if not plan.folder.root.is_dir():
+            raise FileNotFoundError(f"node {get_node_ip_address()} does not see the storage {plan.storage.root}")
         self._plan = plan
         self._watch = wall_clock("start")
         resources = plan.space.resources

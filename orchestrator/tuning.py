@@ -5,10 +5,9 @@ from typing import Any
 
 from ray import tune
 
-from stkd.cluster.connection import bundles
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.callback import SweepCallback
-from stkd.orchestrator.hosting import concurrent_trials
+from stkd.orchestrator.hosting import Room, trial_request
 from stkd.orchestrator.searching import AgendaSearcher, scheduler
 from stkd.orchestrator.trial import Trial, TrialPlan
 
@@ -24,14 +23,17 @@ class Tuning:
     """
 
     def __init__(
-        self, plan: TrialPlan, callback: SweepCallback, agenda: Agenda, trainable: type[tune.Trainable] = Trial
+        self,
+        plan: TrialPlan,
+        callback: SweepCallback,
+        agenda: Agenda,
+        room: Room,
+        trainable: type[tune.Trainable] = Trial,
     ) -> None:
         self._plan, self._callback = plan, callback
-        resources = plan.space.resources
-        request = (resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
-        group = tune.PlacementGroupFactory(bundles(*request), strategy="PACK")
+        group = tune.PlacementGroupFactory(trial_request(plan.space).bundles, strategy="PACK")
         self._trainable = tune.with_resources(tune.with_parameters(trainable, plan=plan), group)
-        self._searcher = AgendaSearcher(agenda, concurrent_trials(plan.space))
+        self._searcher = AgendaSearcher(agenda, room.trials)
 
     def run(self) -> None:
         """Until the agenda is over, or Ctrl-C."""

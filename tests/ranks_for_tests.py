@@ -5,7 +5,13 @@ import time
 
 import torch
 
+from stkd.cluster import wheel
 from stkd.trainers.worker import Worker
+
+
+def where_stkd_is() -> str:
+    """The file of a module that a node runs."""
+    return wheel.__file__
 
 
 class FaultyWorker(Worker):

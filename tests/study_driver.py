@@ -13,7 +13,7 @@ from typing import Any
 
 from ray import tune
 
-from stkd.cluster.connection import local_ray
+from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.history import SCORE, WORST_SCORE
 from stkd.orchestrator.searching import StudySearcher
 from stkd.orchestrator.session import TUNE_SETTINGS
@@ -67,8 +67,8 @@ class Learner(tune.Trainable):  # type: ignore[misc]
 
 def main(folder: Path) -> None:
     os.environ |= TUNE_SETTINGS | {"TUNE_GLOBAL_CHECKPOINT_S": "0.5"}
-    searcher = StudySearcher(Study(folder / "study.jsonl", ENDLESS, 0, effective), concurrent=2)
-    with local_ray():
+    searcher = StudySearcher(Study(folder / "study.jsonl", ENDLESS, 0, effective), concurrent=lambda: 2)
+    with Cluster():
         if tune.Tuner.can_restore(folder / "tune"):
             tuner = tune.Tuner.restore(str(folder / "tune"), trainable=Learner)
         else:

@@ -26,7 +26,7 @@ class Sweep:
         self.configs: dict[str, dict[str, Any]] = {}
         study = Study(folder / "study.jsonl", space.search, 0, repr) if learning(space) else None
         self.agenda = Agenda(space, study, lambda: self.results, lambda *phase: self.announced.append(phase))
-        self.searcher = AgendaSearcher(self.agenda, concurrent=2)
+        self.searcher = AgendaSearcher(self.agenda, concurrent=lambda: 2)
 
     def begin(self) -> str | None:
         """Start the next trial, if there is one."""

@@ -21,7 +21,7 @@ from stkd.trainers.tables import Layout
 class PlacementError(ValueError):
     """Stands for an error class that another package of ours made for people."""
 
-    __module__ = "stkd.cluster.connection"
+    __module__ = "stkd.cluster.cluster"
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def run(*arguments: str) -> str:
 
 def test_a_sweep_gets_the_whole_space_and_its_data(calls: list[tuple[Any, ...]]) -> None:
     run("sweep", "--space", "quickstart", "--set", "trials.count=3", "--storage", "here", "--set", "training.epochs=2")
-    ((name, space, prepared),) = calls
-    assert name == "run_sweep"
+    ((name, space, prepared, address, sweep_id),) = calls
+    assert (name, address, sweep_id) == ("run_sweep", None, None)
     assert isinstance(space, Space)
     assert (space.trials.count, space.training.epochs) == (3, 2)
     assert space.storage_folder == Path.cwd() / "here"
@@ -73,7 +73,7 @@ def test_a_sweep_gets_the_whole_space_and_its_data(calls: list[tuple[Any, ...]])
 
 def test_tasks_are_split_at_commas_and_the_hub_is_left_alone(calls: list[tuple[Any, ...]]) -> None:
     run("sweep", "--space", "minilm_glue", "--tasks", "rte, mrpc,")
-    ((_, space, prepared),) = calls
+    ((_, space, prepared, *_),) = calls
     assert space.tasks == ("rte", "mrpc")
     assert prepared == {}
 
@@ -84,28 +84,31 @@ def test_a_sweep_is_resumed_as_it_was(asked: list[str], calls: list[tuple[Any, .
     folder.mkdir(parents=True)
     space = read_space(Path("quickstart"), ["trials.count=5"])
     (folder / "space.yaml").write_text(space_text(space), encoding="utf-8")
-    run("sweep", "--resume", *asked, "--storage", "moved")
-    ((name, resumed, prepared, sweep),) = calls
+    run("sweep", "--resume", *asked, "--storage", "moved", "--address", "10.0.0.1:6379")
+    ((name, resumed, prepared, address, sweep),) = calls
     assert (name, sweep, set(prepared)) == ("resume_sweep", "quickstart-20250101-000000", {"remarks"})
+    assert address == "10.0.0.1:6379"
     assert resumed == space.model_copy(update={"storage": "moved"})
 
 
 def test_the_exit_code_of_a_sweep_is_that_of_the_process(
     calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["stkd.orchestrator.sweep"], "run_sweep", lambda space, prepared: 130)
+    monkeypatch.setattr(sys.modules["stkd.orchestrator.sweep"], "run_sweep", lambda *_: 130)
     assert CliRunner().invoke(main, ["sweep", "--space", "quickstart"]).exit_code == 130
 
 
 def test_scores_are_shown_with_the_command_that_goes_on(calls: list[tuple[Any, ...]]) -> None:
     run("score", "--space", "quickstart", "--set", "training.epochs=2", "--storage", "my runs", "--out", "maps")
-    run("score", "--space", "minilm_glue", "--tasks", "rte", "--set", "tracking.uri=http://me:secret@host", "--json")
-    (name, space, prepared, out, then, form), (_, _, _, default, masked, other_form) = calls
+    secret = "tracking.uri=http://me:secret@host"
+    run("score", "--space", "minilm_glue", "--tasks", "rte", "--set", secret, "--address", "head:6379", "--json")
+    (name, space, prepared, _, out, then, form), (_, _, _, address, default, masked, other_form) = calls
     assert (name, space.training.epochs, set(prepared)) == ("run_score", 2, {"remarks"})
     assert (out, form, default, other_form) == (Path("maps"), None, Path("stkd-scores"), "json")
     assert out.is_dir()
     assert then == "stkd sweep --space quickstart --set training.epochs=2 --storage 'my runs'"
-    assert masked == "stkd sweep --space minilm_glue --set 'tracking.uri=http://***@host' --tasks rte"
+    masked_options = "--set 'tracking.uri=http://***@host' --tasks rte --address head:6379"
+    assert (masked, address) == (f"stkd sweep --space minilm_glue {masked_options}", "head:6379")
 
 
 def test_ui_serves_a_storage_folder(calls: list[tuple[Any, ...]]) -> None:

@@ -58,7 +58,7 @@ def test_a_watch_goes_on_in_its_phase_after_a_reading() -> None:
 def a_task(file: ResultsFile) -> tuple[TaskResults, float]:
     """Two devices: a stage on both, two trials side by side, of which one fails once and one is stopped, a test."""
     clock = Clock()
-    ledger = Ledger(file, DevicePlan("core", 2.0, 2.0, 1.0), clock)
+    ledger = Ledger(file, lambda: DevicePlan("core", 2.0, 2.0, 1.0), clock)
     first = TrialResult("a", {}, "finished", epochs=2, phases={"step": 9.0}, lost=3.0, saved=5.0)
     second = TrialResult("b", {}, "stopped", epochs=1, phases={"step": 4.0})
     ledger.task_started(tiny_data(), resumed=False)

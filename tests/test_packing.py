@@ -1,11 +1,14 @@
 """How many trials run side by side: what is tried, what is chosen, and a sweep that goes by it."""
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sweeping import stkd, write_space
 
+from stkd.cluster.capacity import Request
 from stkd.orchestrator import packing
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.packing import Packing, best_packing, packings
@@ -33,6 +36,10 @@ def test_more_side_by_side_must_be_worth_it(speeds: list[float], jobs: int) -> N
     assert best_packing(tried).jobs == jobs
 
 
+def no_gang(request: Request) -> AbstractContextManager[Any]:
+    raise AssertionError("speeds are given")
+
+
 @pytest.mark.parametrize(
     ("speeds", "tried"), [([10.0, 20.0, None], 2), ([10.0, 9.0, 30.0], 2), ([10.0, 20.0, 30.0], 3)]
 )
@@ -42,13 +49,13 @@ def test_trying_ends_where_memory_does_or_where_it_no_longer_pays(
     coming = iter(speeds)
     monkeypatch.setattr(packing, "speed", lambda *_: next(coming))
     spec = JobSpec.__new__(JobSpec)
-    assert len(packing._speeds(packings(4, 0), spec)) == tried
+    assert len(packing._speeds(packings(4, 0), spec, no_gang)) == tried
 
 
 def test_where_not_even_one_fits_the_stage_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "speed", lambda *_: None)
     with pytest.raises(StageError, match="not even one trial fits"):
-        packing._speeds(packings(4, 0), JobSpec.__new__(JobSpec))
+        packing._speeds(packings(4, 0), JobSpec.__new__(JobSpec), no_gang)
 
 
 def test_a_packing_is_what_a_trial_occupies() -> None:

@@ -88,6 +88,14 @@ def test_a_trial_may_take_the_whole_machine_but_not_more(monkeypatch: pytest.Mon
         check_machine(read_space(Path("quickstart"), [*fitting, "resources.cpus_per_rank=5"]))
 
 
+def test_a_cluster_may_have_what_this_machine_lacks(tmp_path: Path) -> None:
+    resources = ["resources={gpus_per_rank: 64, cpus_per_rank: 4096}"]
+    space = read_space(Path("quickstart"), resources, storage=str(tmp_path))
+    assert set(check(space, elsewhere=True)) == {"remarks"}
+    with pytest.raises(UserError, match=r"resources.gpus_per_rank is 64"):
+        check(space)
+
+
 def test_the_storage_folder_is_made(tmp_path: Path) -> None:
     check_storage(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()

@@ -120,7 +120,7 @@ def result(epoch: int, best: float, finished: bool = False, failure: str = "") -
 
 def test_the_searcher_tells_tunes_results_apart(tmp_path: Path) -> None:
     study = new_study(tmp_path)
-    searcher = StudySearcher(study, concurrent=4)
+    searcher = StudySearcher(study, concurrent=lambda: 4)
     for trial in ("finished", "stopped", "failed", "raised"):
         assert isinstance(searcher.suggest(trial), dict)
         searcher.on_trial_result(trial, result(1, 0.5))
@@ -219,7 +219,7 @@ def test_what_is_left_is_found_and_then_the_search_ends(tmp_path: Path) -> None:
     drawn = run(study, range(1 + 3 * 5))
     assert len({effective(settings) for settings in drawn}) == 16
     assert not study.exhausted
-    searcher = StudySearcher(study, concurrent=2)
+    searcher = StudySearcher(study, concurrent=lambda: 2)
     assert searcher.suggest("one more") == Searcher.FINISHED
     assert study.exhausted
     assert new_study(tmp_path, search).exhausted
@@ -227,7 +227,7 @@ def test_what_is_left_is_found_and_then_the_search_ends(tmp_path: Path) -> None:
 
 def test_the_search_does_not_end_while_the_last_trial_runs(tmp_path: Path) -> None:
     study = new_study(tmp_path, DENSE)
-    searcher = StudySearcher(study, concurrent=2)
+    searcher = StudySearcher(study, concurrent=lambda: 2)
     assert isinstance(searcher.suggest("a"), dict)
     assert searcher.suggest("b") is None
     assert [trial.state for trial in stored(study)] == [TrialState.RUNNING]

@@ -1,6 +1,7 @@
 """The ranks that train one model together, and the process group that joins them."""
 
 import os
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -41,8 +42,16 @@ class Ranks:
 
 
 def open_port(host: str) -> distributed.TCPStore:
-    """A rendezvous for several ranks, on a free port of `host` that `.port` names; the first rank holds it open."""
-    return distributed.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    """A rendezvous for several ranks, on a free port of `host` that `.port` names; the first rank holds it open.
+
+    The store would listen on every interface: it is given a socket that listens on this address alone.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, 0), family=family)
+    port = listener.getsockname()[1]
+    return distributed.TCPStore(
+        host, port, is_master=True, wait_for_workers=False, timeout=TIMEOUT, master_listen_fd=listener.detach()
+    )
 
 
 def connect(host: str, port: int) -> distributed.TCPStore:

@@ -1,0 +1,9 @@
+"""The failures of clusters that a person reads."""
+
+
+class ClusterError(ValueError):
+    """A cluster cannot be joined, or cannot do what is asked of it."""
+
+
+class PlacementError(ClusterError):
+    """What was asked for can never be placed."""
