@@ -196,7 +196,8 @@ def test_make_help_lists_every_target() -> None:
 
 
 def documents() -> list[Path]:
-    return [*ROOT.glob("*.md"), *(path for folder in (*MAY_IMPORT, "tests") for path in (ROOT / folder).glob("*.md"))]
+    folders = (*MAY_IMPORT, "docs", "tests")
+    return [*ROOT.glob("*.md"), *(path for folder in folders for path in (ROOT / folder).glob("*.md"))]
 
 
 def test_links_in_documents_lead_somewhere() -> None:
