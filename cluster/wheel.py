@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGES = {
     "cluster": (".md", ".py", ".sh", ".yaml"),
-    "orchestrator": (".py",),
+    "orchestrator": (".html", ".py"),
     "search_spaces": (".py", ".yaml"),
     "trainers": (".py",),
 }
