@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from stkd.orchestrator.best import percentage
 from stkd.orchestrator.cost_book import interruptions
 from stkd.orchestrator.handed_over import HandedOver, ModelFile
 from stkd.orchestrator.markdown import table
 from stkd.orchestrator.single import local_settings
+from stkd.orchestrator.tables import percent
 from stkd.trainers.costs import Cost
 from stkd.trainers.form_names import IN_WORDS
 
@@ -64,7 +64,7 @@ def files(given: HandedOver) -> Iterable[str]:
 
 def _row(file: ModelFile) -> tuple[str, ...]:
     difference = "" if file.largest_difference is None else f"{file.largest_difference:.1e}"
-    megabytes, score = f"{file.megabytes:.1f}", percentage(file.score)
+    megabytes, score = f"{file.megabytes:.1f}", percent(file.score)
     return f"`{file.name}`", IN_WORDS[file.form], megabytes, score, difference, *_latency(file.cost)
 
 

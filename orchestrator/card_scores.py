@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from stkd.orchestrator.best import BestStudent, percentage
 from stkd.orchestrator.markdown import code, table
 from stkd.orchestrator.results import Evidence, Interval
-from stkd.orchestrator.tables import OFFICIAL, interval_text
+from stkd.orchestrator.runs import Run
+from stkd.orchestrator.tables import OFFICIAL, interval_text, percent
 from stkd.trainers.tasks import FITTING_METRICS
 
 CHOSEN = "Students were chosen by the selection split, and nothing was by the test split."
@@ -29,7 +29,7 @@ class _Row:
     """Its artifact."""
 
 
-def scores(student: BestStudent, intervals: Mapping[str, Interval], official: bool) -> Iterable[str]:
+def scores(student: Run, intervals: Mapping[str, Interval], official: bool) -> Iterable[str]:
     """The section; `intervals` are those of test scores, by model."""
     results = student.results
     yield "## Scores"
@@ -38,7 +38,7 @@ def scores(student: BestStudent, intervals: Mapping[str, Interval], official: bo
     for row in _rows(student):
         test, interval = results.tests.get(row.model), intervals.get(row.model)
         known = interval_text(interval) if interval else ""
-        shown.append((row.name, percentage(row.selection), percentage(test.score if test else None), known))
+        shown.append((row.name, percent(row.selection), percent(test.score if test else None), known))
     yield table(("", "selection", "test", "95 % interval"), shown)
     yield INTERVALS
     if results.evidence and any(found.role == "candidate" for found in results.evidence.confirmed):
@@ -47,7 +47,7 @@ def scores(student: BestStudent, intervals: Mapping[str, Interval], official: bo
         yield ONE_TRAINING
 
 
-def _rows(student: BestStudent) -> list[_Row]:
+def _rows(student: Run) -> list[_Row]:
     results = student.results
     rows = [_Row("this student", student.trial.score, student.trial.student)]
     if "teacher" in results.stages:
@@ -69,7 +69,7 @@ def _metrics(measured: Mapping[str, float]) -> str:
     names = [name for name in measured if name in known]
     if len(names) == 1:
         return f"the {names[0]}"
-    return f"the mean of {' and '.join(f'{name} (selection: {percentage(measured[name])})' for name in names)}"
+    return f"the mean of {' and '.join(f'{name} (selection: {percent(measured[name])})' for name in names)}"
 
 
 def _evidence(evidence: Evidence) -> Iterable[str]:
@@ -78,9 +78,9 @@ def _evidence(evidence: Evidence) -> Iterable[str]:
         (
             code(found.name),
             str(found.seeds),
-            percentage(found.selection.mean),
+            percent(found.selection.mean),
             interval_text(found.selection),
-            percentage(found.test.mean),
+            percent(found.test.mean),
             interval_text(found.test),
         )
         for found in evidence.confirmed

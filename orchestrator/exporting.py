@@ -17,12 +17,12 @@ from rich.progress import Progress
 from safetensors.numpy import load_file
 
 from stkd.orchestrator.artifacts import RECORD, ArtifactStore
-from stkd.orchestrator.best import FoundTask
 from stkd.orchestrator.cost_book import CostBook
 from stkd.orchestrator.evidence import over_examples
 from stkd.orchestrator.handed_over import HandedOver, ModelFile
 from stkd.orchestrator.model_card import model_card
 from stkd.orchestrator.results import Interval, TrialResult
+from stkd.orchestrator.runs import FoundTask
 from stkd.orchestrator.single import single_student
 from stkd.orchestrator.stages import METRICS
 from stkd.search_spaces.budgets import Budget
@@ -73,7 +73,7 @@ def export_student(
         costs = _measure(found, folder, written, conditions)
         task = _task(found, trial, folder)
         handed_over = HandedOver(
-            student=found.student(trial),
+            student=found.run(trial),
             space=space,
             config=json.loads((folder / CONFIG).read_text(encoding="utf-8")),
             pruned=(folder / UNITS).exists(),

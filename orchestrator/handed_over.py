@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stkd.orchestrator.best import BestStudent
 from stkd.orchestrator.results import Interval
+from stkd.orchestrator.runs import Run
 from stkd.search_spaces.schema import Space
 from stkd.trainers.costs import Conditions, Cost
 from stkd.trainers.form_names import Form
@@ -30,7 +30,7 @@ class ModelFile:
 class HandedOver:
     """A student in all its forms."""
 
-    student: BestStudent
+    student: Run
     space: Space
     """As the sweep was run."""
     config: Mapping[str, Any]

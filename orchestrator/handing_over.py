@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from stkd.orchestrator.best import FoundTask, find_task
-from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.exporting import export_student
+from stkd.orchestrator.finding import best_run, find_task
 from stkd.orchestrator.results import TrialResult
+from stkd.orchestrator.runs import FoundTask
 from stkd.orchestrator.tracking import registry_of
 from stkd.trainers.costs import Conditions
 from stkd.trainers.errors import UserError
@@ -54,10 +54,7 @@ def find_student(storage: Path, sweep_id: str, task: str | None, model: str | No
     picked = _picked(found)
     if picked:
         return found, found.results.trials[picked["trial"]]
-    chosen = chosen_trial(found.results)
-    if chosen is None:
-        raise UserError(f"sweep {found.sweep.sweep_id} has no student for task {found.results.task} yet")
-    return found, chosen
+    return found, best_run(found).trial
 
 
 def _picked(found: FoundTask) -> dict[str, Any]:

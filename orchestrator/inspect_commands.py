@@ -106,8 +106,8 @@ def compare(left: str, right: str, storage: Path, epochs: bool, printed: Printed
 
     from stkd.orchestrator.comparison import Comparison
     from stkd.orchestrator.comparison_tables import print_comparison
+    from stkd.orchestrator.finding import find_run
     from stkd.orchestrator.layout import Storage
-    from stkd.orchestrator.runs import find_run
 
     root = Storage(storage.expanduser().absolute())
     found = Comparison.of(find_run(root, left), find_run(root, right))
@@ -154,8 +154,8 @@ def reproduce(
       stkd reproduce best
       stkd reproduce latest/mrpc/3f2a --from-scratch
     """  # noqa: D301 - click's mark of lines that stay as they are
+    from stkd.orchestrator.finding import find_run
     from stkd.orchestrator.layout import Storage
-    from stkd.orchestrator.runs import find_run
 
     found = find_run(Storage(storage.expanduser().absolute()), run)
     from stkd.orchestrator.reproducing import run_reproduce  # loads Ray and torch

@@ -106,7 +106,7 @@ def _facts(given: HandedOver) -> str:
         ("student", _start(given)),
         ("size", f"{with_unit(given.files[0].cost.parameters)} parameters"),
         ("latency", _latency(given)),
-        ("found by", f"stkd: trial {student.trial.trial} of the sweep {code(student.sweep)}"),
+        ("found by", f"stkd: trial {student.trial.trial} of the sweep {code(student.sweep.sweep_id)}"),
     ]
     return table(("", ""), rows)
 

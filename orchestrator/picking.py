@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stkd.orchestrator.best import FoundTask
 from stkd.orchestrator.budgeting import name_of
 from stkd.orchestrator.cost_book import CostBook
 from stkd.orchestrator.evidence import Contender, contenders
 from stkd.orchestrator.results import Confirmed, Interval, TaskResults, TrialResult
+from stkd.orchestrator.runs import FoundTask
 from stkd.search_spaces.budgets import Budget, Miss
 from stkd.search_spaces.schema import Space
 from stkd.trainers.config import StudentConfig

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
-from stkd.orchestrator.best import FoundTask, find_task, percentage
 from stkd.orchestrator.cost_book import CostBook, in_words
+from stkd.orchestrator.finding import find_task
 from stkd.orchestrator.pick_tables import limits, pick_table, reasons
 from stkd.orchestrator.picking import Pick, pick
 from stkd.orchestrator.preflight import check_conditions
 from stkd.orchestrator.records import Printed, as_csv, as_json
-from stkd.orchestrator.tables import print_whole
+from stkd.orchestrator.runs import FoundTask
+from stkd.orchestrator.tables import percent, print_whole
 from stkd.orchestrator.tracking import default_uri, registry_of, tracking_uri
 from stkd.search_spaces.budgets import Budget, LatencyBudget
 from stkd.search_spaces.schema import Space
@@ -81,8 +82,8 @@ def run_pick(
 
 
 def _show(console: Console, found: FoundTask, picked: Pick) -> None:
-    student = found.student(picked.chosen.trial)
-    teacher = (student.teacher_score or 0.0, student.teacher_test_score)
+    run = found.run(picked.chosen.trial)
+    teacher = (run.teacher_score or 0.0, run.teacher_test_score)
     title = f"{found.results.task}: what students of {found.sweep.sweep_id} are worth, and cost"
     print_whole(console, pick_table(picked, title, teacher))
     _print_rows(console, reasons(picked, found.space))
@@ -100,7 +101,7 @@ def model_name(experiment: str, task: str) -> str:
 
 def _register(found: FoundTask, picked: Pick, alias: str) -> "Registered":
     space, chosen, sweep, task = found.space, picked.chosen, found.sweep.sweep_id, found.results.task
-    scores = f"score {percentage(chosen.score)}, test {percentage(chosen.test)}"
+    scores = f"score {percent(chosen.score)}, test {percent(chosen.test)}"
     tags = {
         "stkd.sweep": sweep,
         "stkd.task": task,
@@ -131,7 +132,7 @@ def _next(found: FoundTask, registered: "Registered") -> list[tuple[str, str]]:
 
 def _as_dict(found: FoundTask, picked: Pick, registered: "Registered") -> dict[str, Any]:
     return {
-        **found.student(picked.chosen.trial).as_dict(),
+        **found.run(picked.chosen.trial).as_dict(),
         "picked": picked.chosen.as_dict(),
         "options": [option.as_dict() for option in picked.options],
         "teacher_cost": picked.teacher.model_dump(),

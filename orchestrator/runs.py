@@ -1,30 +1,22 @@
-"""One trial of a storage, found by what people call it, with all that is recorded of it."""
+"""What a storage holds of a sweep: one of its tasks, and one of its trials, with all that is recorded of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stkd.orchestrator.artifacts import RECORD, record_of
-from stkd.orchestrator.curves import run_ids
 from stkd.orchestrator.evidence import chosen_trial
-from stkd.orchestrator.layout import Storage, SweepFolder
-from stkd.orchestrator.results import TaskResults, TrialResult, read_results
+from stkd.orchestrator.layout import Storage, SweepFolder, TaskFolder
+from stkd.orchestrator.results import TaskResults, TrialResult
 from stkd.search_spaces.reading import read_space
 from stkd.search_spaces.schema import Space
-from stkd.trainers.errors import UserError
-from stkd.trainers.tasks import did_you_mean
-
-BEST = "best"
-"""Stands for the student that a task's sweep has chosen."""
-SHAPES = f"a trial's id, SWEEP/TASK/TRIAL, an MLflow run id, or `{BEST}`"
-SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trial, and where it belongs."""
+    """A trial, and where it belongs. Scores are in 0..1, and None where they are not known."""
 
     storage: Storage
     sweep: SweepFolder
@@ -40,6 +32,11 @@ class Run:
     def space(self) -> Space:
         """The space with the trial's values. Raises UserError where this version of stkd cannot read it."""
         return read_space(self.sweep.space).with_values(self.trial.values)
+
+    @property
+    def student(self) -> Path:
+        """The folder of the trial's student."""
+        return self.artifact(self.trial.student)
 
     def artifact(self, name: str) -> Path:
         """A folder of the storage's artifacts."""
@@ -57,86 +54,72 @@ class Run:
         found = next((stage for label in labels if (stage := self.results.stages.get(name + label))), None)
         return found.artifact if found else ""
 
+    @property
+    def test_score(self) -> float | None:
+        """The student's, on the test split."""
+        return self._test_score(self.trial.student)
 
-def find_run(storage: Storage, called: str) -> Run:
-    """The trial that is meant; raises UserError where there is none, or several.
+    @property
+    def teacher_score(self) -> float | None:
+        """The teacher's, on the split that students are chosen by."""
+        return self._stage_score("teacher")
 
-    The beginning of a name is enough where only one begins so.
-    """
-    storage.find_sweep()  # where there is none, it says how to start one
-    sweeps = {BEST, "latest", *(sweep.sweep_id for sweep in storage.all_sweeps())}
-    if called in sweeps or "/" in called:
-        return _by_path(storage, "latest" if called == BEST else called)
-    trials, ids = list(_trials(storage)), _mlflow_ids(storage)
-    by_id = {run.trial.trial: run for run in trials}
-    by_name = {run.name: run for run in trials}
-    found = _matching(called, [*by_id, *ids])
-    if len(found) == 1:
-        key = ids.get(found[0], "")
-        run = by_id.get(found[0]) or by_name.get(key)
-        if run is None:
-            raise UserError(f"run {called} is of {key}, which is no trial; give {SHAPES}")
-        return run
-    if found:
-        names = [by_id[name].name if name in by_id else ids[name] for name in found]
-        raise UserError(f"run {called!r} may be {_listed(names)}; write more of it")
-    near = did_you_mean(called, by_id)
-    raise UserError(f"no run {called!r} in {storage.root}{near}; give {SHAPES}, see `stkd list --trials`")
+    @property
+    def teacher_test_score(self) -> float | None:
+        """The teacher's, on the test split."""
+        teacher = self.results.stages.get("teacher")
+        return None if teacher is None else self._test_score(teacher.artifact)
 
+    def as_dict(self) -> dict[str, Any]:
+        """What it is and what it scored, for machines."""
+        return {
+            "sweep": self.sweep.sweep_id,
+            "task": self.results.task,
+            "trial": self.trial.trial,
+            "values": dict(self.trial.values),
+            "score": self.trial.score,
+            "test_score": self.test_score,
+            "metrics": dict(self.trial.metrics),
+            "teacher_score": self.teacher_score,
+            "teacher_test_score": self.teacher_test_score,
+            "dense_student_score": self._stage_score("trial_student"),
+            "verdict": self.results.evidence.verdict if self.results.evidence else None,
+            "student": str(self.student),
+        }
 
-def _by_path(storage: Storage, path: str) -> Run:
-    """From `SWEEP/TASK/TRIAL`; the task may be left out where there is one, and the trial where the best is meant."""
-    parts = path.strip("/").split("/")
-    if len(parts) > 3:
-        raise UserError(f"run {path!r} has {len(parts)} parts; give {SHAPES}")
-    sweep = storage.find_sweep(parts[0])
-    by_task = read_results(sweep)
-    if not by_task:
-        raise UserError(f"sweep {sweep.sweep_id} has no results yet")
-    if len(parts) == 1 and len(by_task) > 1:
-        raise UserError(
-            f"sweep {sweep.sweep_id} has several tasks; give {sweep.sweep_id}/TASK/{BEST}: {_listed(by_task)}"
-        )
-    if len(parts) == 2 and len(by_task) == 1 and not _matching(parts[1], by_task):
-        parts.insert(1, next(iter(by_task)))
-    task = _one_of("task", parts[1], by_task, sweep.sweep_id) if len(parts) > 1 else next(iter(by_task))
-    results = by_task[task]
-    asked = parts[2] if len(parts) > 2 else BEST
-    if asked == BEST:
-        chosen = chosen_trial(results)
-        if chosen is None:
-            raise UserError(f"sweep {sweep.sweep_id} has no student for task {task} yet")
-        return Run(storage, sweep, results, chosen)
-    trial = _one_of("trial", asked, results.trials, f"{sweep.sweep_id}/{task}")
-    return Run(storage, sweep, results, results.trials[trial])
+    def _test_score(self, model: str) -> float | None:
+        test = self.results.tests.get(model)
+        return None if test is None else test.score
+
+    def _stage_score(self, stage: str) -> float | None:
+        found = self.results.stages.get(stage)
+        return None if found is None else found.metrics.get("score")
 
 
-def _one_of(kind: str, asked: str, known: Mapping[str, object], place: str) -> str:
-    found = _matching(asked, known)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{kind} {asked!r} of {place} may be {_listed(found)}; write more of it")
-    raise UserError(f"{place} has no {kind} {asked!r}{did_you_mean(asked, known)}; it has: {_listed(known)}")
+@dataclass(frozen=True)
+class FoundTask:
+    """One task of a sweep, with everything that was found."""
 
+    storage: Storage
+    sweep: SweepFolder
+    results: TaskResults
 
-def _matching(asked: str, known: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """The name itself, or else all that begin so."""
-    return [asked] if asked in known else [name for name in known if asked and name.startswith(asked)]
+    @property
+    def folder(self) -> TaskFolder:
+        """The task's files."""
+        return self.sweep.task(self.results.task)
 
+    @cached_property
+    def space(self) -> Space:
+        """The space as the sweep was run."""
+        return read_space(self.sweep.space)
 
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(list(names)[:SHOWN]) + more
+    def run(self, trial: TrialResult) -> Run:
+        """One of its trials."""
+        return Run(self.storage, self.sweep, self.results, trial)
 
-
-def _trials(storage: Storage) -> Iterator[Run]:
-    for sweep in storage.all_sweeps():
-        for results in read_results(sweep).values():
-            for trial in results.trials.values():
-                yield Run(storage, sweep, results, trial)
-
-
-def _mlflow_ids(storage: Storage) -> dict[str, str]:
-    """The key of each run in MLflow, by its id."""
-    return {run_id: key for sweep in storage.all_sweeps() for key, run_id in run_ids(sweep).items()}
+    @property
+    def best(self) -> Run | None:
+        """The trial whose student the sweep has chosen; None while there is none."""
+        chosen = chosen_trial(self.results)
+        return None if chosen is None else self.run(chosen)

@@ -154,9 +154,9 @@ def within_scores(found: Interval) -> Interval:
     return Interval(found.mean, max(found.low, -1.0), min(found.high, 1.0))
 
 
-def percent(score: float) -> str:
-    """A share of one as a percentage."""
-    return f"{100 * score:.1f}"
+def percent(score: float | None) -> str:
+    """A score in 0..1 as a percentage."""
+    return "not known" if score is None else f"{100 * score:.1f}"
 
 
 def clock(seconds: float) -> str:

@@ -11,9 +11,9 @@ from stored import SPACE, scores_of, store, trial
 
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.cli import main
+from stkd.orchestrator.finding import find_run
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import FinalScore, ResultsFile, StageResult
-from stkd.orchestrator.runs import find_run
 from stkd.trainers.errors import UserError
 from stkd.trainers.specs import SCORES
 

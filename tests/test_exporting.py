@@ -16,8 +16,8 @@ from tiny import TASK, tiny_data, tiny_teacher
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from stkd.orchestrator import cost_book
-from stkd.orchestrator.best import best_student, find_task
 from stkd.orchestrator.cli import main
+from stkd.orchestrator.finding import best_run, find_task
 from stkd.orchestrator.handed_over import HandedOver, ModelFile
 from stkd.orchestrator.history import trial_inputs
 from stkd.orchestrator.model_card import model_card
@@ -226,7 +226,7 @@ def handed_over(folder: Path, *changes: str, task: str = "remarks", **more: Any)
     space = read_space(Path("quickstart"), [f"tasks=[{task}]", *overrides])
     results = (*MEASURED, *more.pop("results", ()))
     storage = store(folder, *results, task=task)
-    student = best_student(storage.root, "latest", None)
+    student = best_run(find_task(storage.root, "latest", None))
     config = {"id2label": {"1": "happy", "0": "unhappy"}, "problem_type": "single_label_classification"}
     files = [
         ModelFile("pytorch", "model.safetensors", 90.9, 0.7, cost(4.0)),

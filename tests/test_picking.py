@@ -12,13 +12,14 @@ from stored import cost, store, trial
 
 from stkd.orchestrator import cost_book
 from stkd.orchestrator.artifacts import ArtifactStore
-from stkd.orchestrator.best import FoundTask, find_task
 from stkd.orchestrator.cost_book import CostBook
+from stkd.orchestrator.finding import find_task
 from stkd.orchestrator.handover_commands import Amount, Milliseconds
 from stkd.orchestrator.pick_tables import limits, pick_table, reasons
 from stkd.orchestrator.picking import Pick, pick
 from stkd.orchestrator.picks import Asked, model_name
 from stkd.orchestrator.results import Confirmed, Evidence, FinalScore, Interval, Result, StageResult
+from stkd.orchestrator.runs import FoundTask
 from stkd.orchestrator.tables import print_whole
 from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.reading import read_space, space_text

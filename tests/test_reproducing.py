@@ -15,11 +15,12 @@ from sweeping import Swept, stkd
 
 from stkd.orchestrator.artifacts import RECORD, ArtifactStore, record_of
 from stkd.orchestrator.cli import main
+from stkd.orchestrator.finding import find_run
 from stkd.orchestrator.rebuilding import Rebuilt
 from stkd.orchestrator.records import as_csv
 from stkd.orchestrator.reproduction import Reproduction, judge
 from stkd.orchestrator.results import TrialResult
-from stkd.orchestrator.runs import Run, find_run
+from stkd.orchestrator.runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated")  # MLflow and SQLAlchemy
 

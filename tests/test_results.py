@@ -8,9 +8,9 @@ from rich.console import Console
 from stored import store, trial
 from tiny import tiny_data
 
-from stkd.orchestrator.best import best_student
 from stkd.orchestrator.callback import failure_reason
 from stkd.orchestrator.display import Display
+from stkd.orchestrator.finding import best_run, find_task
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import (
     Confirmed,
@@ -51,9 +51,9 @@ def test_ranked_by_score_and_without_trials_that_have_no_student() -> None:
 def test_best_student_of_the_newest_sweep(tmp_path: Path) -> None:
     store(tmp_path, trial("a", 0.99))
     storage = store(tmp_path, trial("a", 0.5), trial("b", 0.7))
-    student = best_student(tmp_path, "latest", None)
+    student = best_run(find_task(tmp_path, "latest", None))
     assert student.trial.trial == "b"
-    assert student.folder == storage.artifacts / "student-b"
+    assert student.student == storage.artifacts / "student-b"
     assert student.as_dict()["score"] == 0.7
     assert student.trial.name == "lambda=0.416 s=0.3 T=2.63"
 
@@ -68,12 +68,12 @@ def test_best_student_of_the_newest_sweep(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path, sweep: str, task: str | None, message: str) -> None:
     store(tmp_path, trial("a", 0.5))
     with pytest.raises(UserError, match=message):
-        best_student(tmp_path, sweep, task)
+        find_task(tmp_path, sweep, task)
 
 
 def test_storage_without_sweeps_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stkd sweep"):
-        best_student(tmp_path, "latest", None)
+        best_run(find_task(tmp_path, "latest", None))
 
 
 def test_evidence_comes_back_as_it_was_written_and_is_told_with_the_best(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_evidence_comes_back_as_it_was_written_and_is_told_with_the_best(tmp_pat
     confirmed = trial("c", 0.4, phase="confirm", values={"distillation.sparsity": 0.3, "training.seed": 777})
     storage = store(tmp_path, trial("a", 0.9), confirmed, evidence)
     assert read_results(storage.find_sweep())["mrpc"].evidence == evidence
-    student = best_student(tmp_path, "latest", None)
+    student = best_run(find_task(tmp_path, "latest", None))
     assert student.trial.trial == "c"
     assert student.as_dict()["verdict"] == "no difference is shown"
 
@@ -91,7 +91,7 @@ def test_test_scores_stand_beside_the_best(tmp_path: Path) -> None:
     teacher = StageResult("teacher", "teacher-1", 1.0, False, trial("x", 0.9).metrics)
     tests = [FinalScore("student-a", "test-1", {"score": 0.61}), FinalScore("teacher-1", "test-2", {"score": 0.87})]
     store(tmp_path, teacher, trial("a", 0.7), *tests)
-    student = best_student(tmp_path, "latest", None)
+    student = best_run(find_task(tmp_path, "latest", None))
     assert (student.as_dict()["test_score"], student.as_dict()["teacher_test_score"]) == (0.61, 0.87)
     assert (student.as_dict()["score"], student.as_dict()["teacher_score"]) == (0.7, 0.9)
 
