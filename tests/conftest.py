@@ -1,5 +1,6 @@
 """Shared fixtures: tiny models and tasks made in code, and the folders that only some machines have."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,12 @@ if TYPE_CHECKING:
     from sweeping import Swept
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_configure() -> None:
+    """Commands that tests start hear Ctrl-C, also where a shell runs the tests in the background and they do not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
