@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 QUICKSTART := $(VENV)/.installed-quickstart
 DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
 .DEFAULT_GOAL := help
@@ -19,10 +20,10 @@ quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, 
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
 
 test: $(DEV)  ## install, then run all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(DEV)  ## the tests that take a second at most
-	$(BIN)/python -m pytest -m "not slow and not bench"
+	$(PYTEST) -m "not slow and not bench"
 
 lint: $(DEV)  ## ruff: rules and format
 	$(BIN)/ruff check

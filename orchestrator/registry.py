@@ -13,6 +13,7 @@ from mlflow import MlflowClient, set_tracking_uri
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.environment_variables import MLFLOW_TRACKING_URI
 from mlflow.exceptions import MlflowException
 
 from stkd.orchestrator.mlflow_store import KEY_TAG, MODEL_TAG
@@ -41,15 +42,14 @@ class Registry:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        with self._explained():
-            set_tracking_uri(uri)  # a store in a file looks up there what is registered
+        with self._asked():
             self._client = MlflowClient(tracking_uri=uri)
 
     def register(
         self, experiment: str, key: str, name: str, alias: str, description: str, tags: Mapping[str, str]
     ) -> Registered:
         """Give the alias to the student of the run with this key; it is registered unless it was before."""
-        with self._explained():
+        with self._asked():
             run = self._run(experiment, key)
             known = self._versions(name)
             version = next((version for version in known if version.run_id == run.info.run_id), None)
@@ -65,14 +65,14 @@ class Registry:
 
     def run_of(self, model: str) -> Mapping[str, str]:
         """The tags of the run that made a model, as `models:/NAME@ALIAS`."""
-        with self._explained():
+        with self._asked():
             run_id = self._version(model).run_id
             tags: Mapping[str, str] = self._client.get_run(run_id).data.tags
         return tags
 
     def fetch(self, model: str, folder: Path) -> Path:
         """Copy a student, as `models:/NAME@ALIAS`, into a folder, and give where `transformers` finds it."""
-        with self._explained():
+        with self._asked():
             fetched = Path(download_artifacts(artifact_uri=model, dst_path=str(folder)))
         return fetched / "model" if (fetched / "model").is_dir() else fetched
 
@@ -108,8 +108,15 @@ class Registry:
         raise UserError(f"{model}: give a registered model as models:/NAME@ALIAS or models:/NAME/VERSION")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _asked(self) -> Iterator[None]:
+        """MLflow as told of this store and no other, for as long as the context lasts; its errors are for people."""
+        before = MLFLOW_TRACKING_URI.get()
         try:
+            set_tracking_uri(self.uri)  # a store in a file looks up there what is registered
             yield
         except (MlflowException, OSError) as error:
             raise UserError(f"MLflow at {without_secrets(self.uri)}: {str(error).splitlines()[0]}") from error
+        finally:
+            set_tracking_uri(None)
+            if before is not None:
+                MLFLOW_TRACKING_URI.set(before)

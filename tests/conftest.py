@@ -1,5 +1,6 @@
 """Shared fixtures: tiny models and tasks made in code, and the folders that only some machines have."""
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,24 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
-    """Commands that tests start hear Ctrl-C, also where a shell runs the tests in the background and they do not."""
+    """Processes of tests share the cores; commands that they start hear Ctrl-C, also in the background of a shell."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:  # before torch is loaded
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """What is made once for several tests is made in one process: the finished sweep, and what a module shares."""
+    for item in items:
+        definitions = item._fixtureinfo.name2fixturedefs
+        scopes = {fixture.scope for fixtures in definitions.values() for fixture in fixtures}
+        if "swept" in definitions:
+            item.add_marker(pytest.mark.xdist_group("swept"))
+        elif "module" in scopes:
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
 @pytest.fixture
