@@ -63,8 +63,8 @@ def quantize_onnx(source: Path, target: Path, model: PreTrainedModel, batches: B
     """Write what `write_onnx` wrote with weights in int8, each channel with its own scale.
 
     Activations are quantised as they come: no data are needed. Returns the same comparison with the model as
-    `write_onnx`, without a limit, since how much rounding a task bears is told by its score alone. On CPUs without VNNI
-    instructions sums can saturate, so that answers lie further off there.
+    `write_onnx`, without a limit, since how much rounding a task bears is told by its score alone. Weights are unsigned:
+    with signed ones, sums saturate on CPUs without VNNI instructions, and answers differ from machine to machine.
 
     Raises:
         OnnxError: packages are missing, or an answer is not a number.
@@ -77,7 +77,7 @@ def quantize_onnx(source: Path, target: Path, model: PreTrainedModel, batches: B
     with _aside(target) as aside, TemporaryDirectory() as folder, _quietly():
         prepared = Path(folder) / source.name
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantize_dynamic(prepared, aside, per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(prepared, aside, per_channel=True, weight_type=QuantType.QUInt8)
         difference = largest_difference(aside, model, batches)
         _check(difference, inf, model)
         aside.replace(target)
