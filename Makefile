@@ -13,7 +13,7 @@ PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-fast lint types bench nodes clean help
+.PHONY: quickstart test test-fast lint types docs bench nodes clean help
 
 quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
@@ -32,8 +32,11 @@ types: $(DEV)  ## mypy, strict
 	@mkdir -p .typecheck/stkd
 	@for package in $(PACKAGES); do ln -sfn ../../$$package .typecheck/stkd/$$package; done
 	$(BIN)/mypy -p stkd
-	$(BIN)/mypy tests
+	$(BIN)/mypy tests docs
 	$(BIN)/mypy benchmarks
+
+docs: $(QUICKSTART)  ## write the pages of reference anew, docs/space-file.md and docs/commands.md
+	$(BIN)/python docs/generate.py
 
 bench: $(QUICKSTART)  ## measure what stkd is faster than; ONLY="steps scores" runs some
 	$(BIN)/python benchmarks/run.py $(ONLY)
