@@ -8,6 +8,7 @@ NODES := stkd-nodes
 BIN := $(VENV)/bin
 QUICKSTART := $(VENV)/.installed-quickstart
 DEV := $(VENV)/.installed-dev
+BROWSER := $(VENV)/.installed-browser
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
@@ -18,7 +19,7 @@ PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
 
-test: $(DEV)  ## install, then run all tests
+test: $(DEV) $(BROWSER)  ## install, then run all tests
 	$(BIN)/python -m pytest
 
 test-fast: $(DEV)  ## the tests that take a second at most
@@ -69,4 +70,11 @@ $(QUICKSTART): pyproject.toml constraints.txt
 
 $(DEV): $(QUICKSTART)
 	$(PIP_INSTALL) -e '.[quickstart,onnx,dev]'
+	@touch $@
+
+$(BROWSER): $(DEV)  # Debian's, where we may install it; the tests that drive it skip themselves where there is none
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null || { \
+		echo "installing chromium, which tests drive" && apt-get -qq update \
+		&& DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium > /dev/null; } \
+		|| echo "chromium could not be installed: tests that drive it skip themselves"
 	@touch $@
