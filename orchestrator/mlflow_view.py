@@ -18,17 +18,17 @@ VIEW_QUERY = f"viewStateShareKey={VIEW_TAG.rpartition('.')[2]}&workflowType=mach
 """What an address asks for that view with; MLflow shows its pages for prompts and traces unless it is told."""
 MODELS = "attributes.`Models`"
 COLUMNS = {
-    "attributes.`Run Name`": 330,
+    "attributes.`Run Name`": 340,
     "metrics.`score`": 90,
     "metrics.`test_score`": 100,
     "tags.`stkd.best`": 110,
     "tags.`stkd.role`": 130,
     "tags.`stkd.status`": 110,
+    MODELS: 110,
     "metrics.`parameters`": 110,
     "metrics.`megabytes`": 100,
     "metrics.`milliseconds_per_example`": 120,
     "metrics.`latency_p95_ms`": 120,
-    MODELS: 110,
     "runDateAndNestInfo": 150,
     "duration": 90,
 }

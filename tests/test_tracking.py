@@ -483,6 +483,14 @@ def test_an_experiment_says_what_it_is_and_keeps_what_its_user_says(place: Place
     assert "selectedColumns" in tags()[VIEW_TAG]
 
 
+def test_every_stage_says_what_it_is() -> None:
+    from stkd.orchestrator.display import STAGES
+    from stkd.orchestrator.mlflow_view import STAGE_NOTES, stage_note
+
+    assert set(STAGE_NOTES) == set(STAGES)
+    assert stage_note("scores-layers=2").endswith("For students with layers=2.")
+
+
 def test_the_default_store_lies_in_the_storage_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_uri(Path("runs")) == f"sqlite:///{tmp_path}/runs/mlflow.db"
