@@ -56,8 +56,9 @@ def page(tmp_path: Path) -> Iterator[Page]:
     if chromium is None:
         pytest.skip("there is no chromium on this machine; make test installs it where it may")
     with sync_playwright() as playwright:
-        options = {"executable_path": chromium, "args": FLAGS, "viewport": {"width": 1700, "height": 950}}
-        context = playwright.chromium.launch_persistent_context(tmp_path / "profile", **options)
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile", executable_path=chromium, args=FLAGS, viewport={"width": 1700, "height": 950}
+        )
         context.set_default_timeout(PATIENCE)
         expect.set_options(timeout=PATIENCE)
         yield context.pages[0]
