@@ -31,8 +31,11 @@ ONLY_PARSED = {
 }
 """Commands whose lines are not run, and why."""
 ONLY_PARSED_WITH = {
-    ("pick", "--form"): "exports each student and measures it, for half a minute; test_handover.py picks by form",
-    ("export", "--form"): "writes less of what the other lines write; test_handover.py exports single forms",
+    (
+        "pick",
+        "--form",
+    ): "exports each student and measures it, for half a minute; test_picking.py and test_costs.py do both apart",
+    ("export", "--form"): "writes less of what the other lines write; test_exporting.py exports single forms",
 }
 """Lines of other commands that are not run, by an option of theirs, and why."""
 
