@@ -8,18 +8,19 @@ NODES := stkd-nodes
 BIN := $(VENV)/bin
 QUICKSTART := $(VENV)/.installed-quickstart
 DEV := $(VENV)/.installed-dev
+BROWSER := $(VENV)/.installed-browser
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-fast lint types bench nodes clean help
+.PHONY: quickstart test test-fast lint types docs bench nodes clean help
 
 quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
 
-test: $(DEV)  ## install, then run all tests
+test: $(DEV) $(BROWSER)  ## install, then run all tests
 	$(PYTEST)
 
 test-fast: $(DEV)  ## the tests that take a second at most
@@ -33,8 +34,11 @@ types: $(DEV)  ## mypy, strict
 	@mkdir -p .typecheck/stkd
 	@for package in $(PACKAGES); do ln -sfn ../../$$package .typecheck/stkd/$$package; done
 	$(BIN)/mypy -p stkd
-	$(BIN)/mypy tests
+	$(BIN)/mypy tests docs
 	$(BIN)/mypy benchmarks
+
+docs: $(QUICKSTART)  ## write the pages of reference anew, docs/space-file.md and docs/commands.md
+	$(BIN)/python docs/generate.py
 
 bench: $(QUICKSTART)  ## measure what stkd is faster than; ONLY="steps scores" runs some
 	$(BIN)/python benchmarks/run.py $(ONLY)
@@ -67,4 +71,11 @@ $(QUICKSTART): pyproject.toml constraints.txt
 
 $(DEV): $(QUICKSTART)
 	$(PIP_INSTALL) -e '.[quickstart,onnx,dev]'
+	@touch $@
+
+$(BROWSER): $(DEV)  # Debian's, where we may install it; the tests that drive it skip themselves where there is none
+	@command -v chromium > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null || { \
+		echo "installing chromium, which tests drive" && apt-get -qq update \
+		&& DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium > /dev/null; } \
+		|| echo "chromium could not be installed: tests that drive it skip themselves"
 	@touch $@

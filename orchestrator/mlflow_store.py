@@ -28,6 +28,7 @@ from stkd.orchestrator.journal import (
     Tagged,
 )
 from stkd.orchestrator.mlflow_models import save_student
+from stkd.orchestrator.mlflow_view import EXPERIMENT_NOTE, NOTE, experiment_tags, shown_name
 
 KEY_TAG = "stkd.key"
 MODEL_TAG = "stkd.model"
@@ -53,10 +54,14 @@ class MlflowStore:
     def __init__(self, uri: str, experiment: str, artifact_location: str | None) -> None:
         self._client = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(experiment)
-        if found is None:
-            self._experiment = self._client.create_experiment(experiment, artifact_location)
-        else:
-            self._experiment = found.experiment_id
+        if found is None:  # its description is the user's to change afterwards
+            tags = experiment_tags() | {NOTE: EXPERIMENT_NOTE}
+            self._experiment = self._client.create_experiment(experiment, artifact_location, tags)
+            return
+        self._experiment = found.experiment_id
+        for name, value in experiment_tags().items():
+            if found.tags.get(name) != value:
+                self._client.set_experiment_tag(self._experiment, name, value)
 
     def send(self, event: Event, run_ids: dict[str, str]) -> str:
         """Sends one event; gives the id of its run.
@@ -110,7 +115,8 @@ class MlflowStore:
     def _record(self, event: Event, run_id: str) -> None:
         match event:
             case Measured():
-                metrics = [Metric(name, value, event.at, event.step) for name, value in event.metrics.items()]
+                named = {shown_name(name): value for name, value in event.metrics.items()}
+                metrics = [Metric(name, value, event.at, event.step) for name, value in named.items()]
                 self._client.log_batch(run_id, metrics=metrics)
             case Tagged():
                 self._client.log_batch(run_id, tags=[RunTag(*item) for item in event.tags.items()])

@@ -10,7 +10,10 @@ from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
 from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.mlflow_view import NOTE, stage_note, sweep_note, trial_note, trial_tags
 from stkd.orchestrator.records import flat
+from stkd.orchestrator.report_data import TaskReport
+from stkd.orchestrator.report_words import answer, how_sure
 from stkd.orchestrator.results import Evidence, FinalScore, StageResult, StudentCost, TaskResults, TrialResult
 from stkd.orchestrator.tracking import Tracker
 from stkd.search_spaces.budgets import PERCENTILES
@@ -18,6 +21,10 @@ from stkd.search_spaces.schema import Space
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.sources import TaskData
 from stkd.trainers.specs import SCORES
+from stkd.trainers.stopwatch import PREFIX
+
+OF_A_TRIAL = {"best_score", "epoch"}
+"""Metrics that say nothing of a sweep."""
 
 
 class Recorder(Observer):
@@ -25,7 +32,7 @@ class Recorder(Observer):
 
     def __init__(self, tracker: Tracker, space: Space, sweep: SweepFolder, storage: Storage, task: str) -> None:
         self._tracker, self._space, self._storage = tracker, space, storage
-        self._sweep, self._task = sweep.sweep_id, task
+        self._sweep, self._task, self._sweep_folder = sweep.sweep_id, task, sweep
         self._folder, self._budget = sweep.task(task), sweep.budget
         self._parent = f"{self._sweep}/{task}"
         self._pairs = False
@@ -50,14 +57,14 @@ class Recorder(Observer):
             **flat({"data": self._space.data.model_dump(exclude_defaults=True) | {"source": self._space.data.source}}),
             **{f"search.{key}": str(value) for key, value in self._space.search.items()},
         }
-        tags = self._tags("sweep")
+        tags = {**self._tags("sweep"), NOTE: "No student is chosen yet: the sweep runs, or was stopped."}
         if self._budget.is_file():
             tags["stkd.budget"] = self._budget.read_text(encoding="utf-8")
         self._tracker.start_run(self._parent, f"{self._task} {self._sweep}", None, params, tags)
 
     @override
     def stage_started(self, stage: str) -> None:
-        self._start(stage, stage.replace("_", " "), {}, self._tags(stage))
+        self._start_stage(stage)
 
     @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
@@ -70,7 +77,7 @@ class Recorder(Observer):
             "stkd.taken_over": str(result.taken_over),
         }
         self._models.setdefault(result.artifact, set()).add(self._key(result.name))
-        self._start(result.name, result.name.replace("_", " "), {}, self._tags(result.name))
+        self._start_stage(result.name)
         self._tracker.set_tags(self._key(result.name), tags)
         final = result.metrics
         self._tracker.log_metrics(
@@ -99,8 +106,7 @@ class Recorder(Observer):
         settings = self._space.with_values(trial.values)
         params = flat({"distillation": settings.distillation.model_dump(), "training": settings.training.model_dump()})
         self._started.discard(trial.trial)
-        tags = {**self._tags("trial"), "stkd.phase": trial.phase, "stkd.role": trial.role}
-        self._start(trial.trial, trial.name, params, tags)
+        self._start(trial.trial, trial.name, params, {**self._tags("trial"), **trial_tags(trial)})
 
     @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
@@ -161,9 +167,15 @@ class Recorder(Observer):
         if cost is not None:
             tested |= _latency(cost)
             self._tracker.set_tags(self._parent, {"stkd.latency": f"{cost.conditions}, on {cost.processor}"})
-        self._tracker.log_metrics(self._parent, {**best.metrics, **tested}, 0)
+        found = {key: value for key, value in best.metrics.items() if not (key in OF_A_TRIAL or key.startswith(PREFIX))}
+        self._tracker.log_metrics(self._parent, {**found, **tested}, 0)
         self._tracker.set_tags(self._parent, {"stkd.best_trial": best.trial, "stkd.best": best.name})
         self._tracker.set_tags(self._key(best.trial), {"stkd.best": "true"})
+        report = TaskReport.of(self._storage, self._sweep_folder, self._space, results)
+        assert report, "a student was chosen"
+        said = (answer(report), how_sure(report), report.sweep.sweep_id, self._task, str(self._storage.root))
+        self._tracker.set_tags(self._parent, {NOTE: sweep_note(*said)})
+        self._tracker.set_tags(self._key(best.trial), {NOTE: f"**The student to take.** {trial_note(best)}"})
 
     def record_account(self, account: Account) -> None:
         """Put on the parent run what the devices were held for, in device-hours."""
@@ -172,10 +184,13 @@ class Recorder(Observer):
         hours = {f"{account.unit}_hours_{name}": seconds / 3600 for name, seconds in {**held, **saved}.items()}
         self._tracker.log_metrics(self._parent, {f"{account.unit}_hours": account.held / 3600, **hours}, 0)
 
+    def _start_stage(self, stage: str) -> None:
+        self._start(stage, stage.replace("_", " "), {}, {**self._tags(stage), NOTE: stage_note(stage)})
+
     def _start(self, key: str, name: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         if key not in self._started:
             self._started.add(key)
-            self._tracker.start_run(self._key(key), name, self._parent, params, tags)
+            self._tracker.start_run(self._key(key), f"{self._task} {name}", self._parent, params, tags)
 
     def _key(self, key: str) -> str:
         return f"{self._parent}/{key}"

@@ -1,5 +1,6 @@
 """The MLflow UI over a storage folder, on this machine only."""
 
+import json
 import os
 import signal
 import socket
@@ -12,8 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 from urllib.error import URLError
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from stkd.orchestrator.mlflow_view import VIEW_QUERY, VIEW_TAG
 from stkd.orchestrator.tracking import default_artifact_location, default_uri
 from stkd.trainers.errors import UserError
 
@@ -21,6 +24,7 @@ HOST = "127.0.0.1"
 USUAL_PORT = 5000
 START_SECONDS = 120.0
 END_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
 
 
 def serve_ui(storage: Path, port: int | None) -> int:
@@ -44,10 +48,20 @@ def serve_ui(storage: Path, port: int | None) -> int:
     with _sigterm_as_interrupt(), _server(storage, port, log) as server:
         try:
             _wait_until_it_answers(server, port, log)
-            print(f"MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
+            print(f"MLflow UI: {_first_page(port)}  (Ctrl-C ends it)", flush=True)
             return server.wait()
         except KeyboardInterrupt:
             return 0
+
+
+def _first_page(port: int) -> str:
+    """The runs of the newest experiment of ours, in the view that was made for them; else what MLflow shows first."""
+    ours = {"max_results": 1, "filter": f"tags.`{VIEW_TAG}` LIKE '%'", "order_by": "last_update_time DESC"}
+    search = f"api/2.0/mlflow/experiments/search?{urlencode(ours)}"
+    with urlopen(f"http://{HOST}:{port}/{search}", timeout=ANSWER_SECONDS) as answer:
+        found = json.load(answer).get("experiments", [])
+    runs = f"/#/experiments/{found[0]['experiment_id']}/runs?{VIEW_QUERY}" if found else ""
+    return f"http://{HOST}:{port}{runs}"
 
 
 def _free_port(port: int | None) -> int:

@@ -48,6 +48,7 @@ class LatencyBudget(Config):
     p95: PositiveFloat | None = None
     """95 of 100 runs take so long at most."""
     p99: PositiveFloat | None = None
+    """99 of 100 runs take so long at most."""
     form: Form = "pytorch"
     """How the student is run: `pytorch`, `pytorch-bf16`, `onnx` or `onnx-int8`."""
     batch: PositiveInt = 1
@@ -55,6 +56,7 @@ class LatencyBudget(Config):
     length: PositiveInt | None = None
     """Tokens of each; null: training.max_length."""
     device: Device = "cpu"
+    """Where it runs."""
     threads: PositiveInt = 1
     """Of the processor."""
 

@@ -86,6 +86,7 @@ class Space(Config):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     name: Annotated[str, AfterValidator(_file_name)]
+    """What the sweeps and MLflow's experiment are called: letters, digits, `.`, `_` and `-`."""
     tasks: Annotated[tuple[str, ...], Field(strict=False)]
     """Names of known tasks; with `data.source: files` one name of your own."""
     data: DataConfig = DataConfig()
@@ -96,6 +97,7 @@ class Space(Config):
     search: Annotated[
         dict[Annotated[str, AfterValidator(_known_search_key)], Distribution], BeforeValidator(_without_nulls)
     ] = Field(default={})
+    """What differs between trials, by key, and what it is drawn from."""
     trials: TrialsConfig = TrialsConfig()
     controls: bool = True
     """Whether the students that the best one must beat are trained, too: without a teacher, of the dense teacher, and
@@ -110,6 +112,7 @@ class Space(Config):
     """Keys of DeepSpeed's own configuration, passed on as they are."""
     tracking: TrackingConfig = TrackingConfig()
     storage: Annotated[str, AfterValidator(_plain_folder)] = "./stkd-runs"
+    """A folder for artifacts, sweeps and MLflow's store; on a cluster one that all nodes see."""
 
     @property
     def storage_folder(self) -> Path:

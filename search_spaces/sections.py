@@ -39,13 +39,16 @@ class SchedulerConfig(Config):
     """What ends trials early."""
 
     asha: AshaConfig
+    """Weak trials stop early, whenever they are weak among those that have come as far."""
 
 
 class TrialsConfig(Config):
     """How many students are tried, and who chooses their settings."""
 
     count: PositiveInt = 12
+    """How many, at most; the controls and confirmations come on top."""
     searcher: Literal["optuna", "random", "grid"] = "optuna"
+    """Who chooses: Optuna, which learns from the trials before; chance; or every point of a grid, one after another."""
     scheduler: Annotated[SchedulerConfig | None, BeforeValidator(lambda value: None if value == "none" else value)] = (
         SchedulerConfig(asha=AshaConfig())
     )
@@ -53,6 +56,7 @@ class TrialsConfig(Config):
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a trial may be started again from its checkpoint after a worker was lost."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of what the searcher draws."""
     concurrent: PositiveInt | None = None
     """Trials at a time; null runs as many as the machine has room for."""
 
@@ -61,9 +65,11 @@ class ResourcesConfig(Config):
     """What one trial occupies: `ranks` processes, each with these GPUs and CPUs."""
 
     ranks: PositiveInt = 1
+    """Processes that share each batch."""
     gpus_per_rank: Annotated[float, Field(ge=0.0)] = 0.0
     """Whole GPUs, or for a single rank a share below 1, so that trials sit side by side on one."""
     cpus_per_rank: PositiveInt = 2
+    """Cores; a rank computes with so many threads."""
     pack: bool = False
     """Try how many trials one GPU, or one node's cores, serve best, and give each trial its share."""
 

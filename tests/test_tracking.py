@@ -311,7 +311,7 @@ def test_heat_maps_lie_with_the_scores_where_they_can_be_drawn(place: Place, tmp
     with place.tracker() as tracker:
         recorder = Recorder(tracker, read_space(Path("quickstart")), sweep, storage, "remarks")
         recorder.stage_finished(StageResult("scores-layers=2", "scores-1", 1.0, taken_over=True))
-    run = place.runs()["scores-layers=2"]
+    run = place.runs()["remarks scores-layers=2"]
     logged = [file.path for file in place.client.list_artifacts(run.info.run_id, "heat-maps")]
     assert sorted(logged) == (["heat-maps/heads.png", "heat-maps/neurons.png"] if drawable else [])
     assert ("cannot be drawn" in run.data.tags.get("stkd.heat_maps", "")) is not drawable
@@ -459,6 +459,36 @@ def test_a_student_loads_from_mlflow(
     assert set(predicted["label"]) <= {"good", "bad"}
     assert len(predicted) == 2
     assert transformers.load_model(folder)("a good film")[0]["label"] in {"good", "bad"}
+
+
+def test_an_experiment_says_what_it_is_and_keeps_what_its_user_says(place: Place) -> None:
+    from stkd.orchestrator.mlflow_view import EXPERIMENT_NOTE, NOTE, VIEW_TAG
+
+    def tags() -> dict[str, str]:
+        found: dict[str, str] = place.client.get_experiment_by_name(place.experiment).tags
+        return found
+
+    with place.tracker() as tracker:
+        tracker.start_run("s/t", "t", None, {}, {})
+        tracker.log_metrics("s/t", {"score": 0.5, "seconds_forward": 2.0, "core_hours": 1.0}, 0)
+    assert tags()[NOTE] == EXPERIMENT_NOTE
+    assert json.loads(tags()[VIEW_TAG])["selectedColumns"][:2] == ["metrics.`score`", "metrics.`test_score`"]
+    assert set(place.runs()["t"].data.metrics) == {"score", "system/seconds_forward", "system/core_hours"}
+    experiment = place.client.get_experiment_by_name(place.experiment).experiment_id
+    place.client.set_experiment_tag(experiment, NOTE, "mine")
+    place.client.set_experiment_tag(experiment, VIEW_TAG, "of an older stkd")
+    with place.tracker() as tracker:
+        tracker.log_metrics("s/t", {"score": 1.0}, 1)
+    assert tags()[NOTE] == "mine"
+    assert "selectedColumns" in tags()[VIEW_TAG]
+
+
+def test_every_stage_says_what_it_is() -> None:
+    from stkd.orchestrator.display import STAGES
+    from stkd.orchestrator.mlflow_view import STAGE_NOTES, stage_note
+
+    assert set(STAGE_NOTES) == set(STAGES)
+    assert stage_note("scores-layers=2").endswith("For students with layers=2.")
 
 
 def test_the_default_store_lies_in_the_storage_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,13 +36,16 @@ Scorer = Literal["knowledge", "expressiveness", "friendliness", "magnitude", "ra
 class Config(BaseModel):
     """Base of all settings: frozen, no unknown keys, no silent conversion of types, no infinite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class TrainingConfig(Config):
     """How a model is trained, teacher and student alike."""
 
     epochs: PositiveInt = 3
+    """Passes over the training examples; after each, the model is evaluated, and the best one is kept."""
     patience: PositiveInt | None = None
     """Stop after so many evaluations without a better score; null trains to the end."""
     batch_size: PositiveInt = 16
@@ -50,15 +53,19 @@ class TrainingConfig(Config):
     accumulation: PositiveInt = 1
     """Micro-batches that one rank sums before an optimizer step."""
     learning_rate: PositiveFloat = 5.0e-5
+    """The highest, at the end of the warm-up."""
     warmup: Fraction = 0.1
     """Share of all steps in which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW's."""
     gradient_clipping: PositiveFloat = 1.0
+    """The largest norm of a step's gradient; a larger one is scaled down to it."""
     max_length: PositiveInt = 128
     """Tokens after which a text is cut."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto` is bf16 where the hardware computes it natively, fp32 elsewhere."""
     seed: Annotated[int, Field(ge=0)] = 776
+    """Of the order of the examples, of dropout, and of new weights."""
 
 
 class DistillationConfig(Config):
@@ -77,6 +84,7 @@ class DistillationConfig(Config):
     scorer: Scorer = "knowledge"
     """What units are ranked by; `knowledge` mixes expressiveness and friendliness, the others take no interpolation."""
     temperature: PositiveFloat = 2.0
+    """What logits are divided by before the student imitates them: the higher, the softer the teacher's answers."""
     hard_weight: Fraction = 0.5
     """Weight of the loss against the labels; the rest goes to the loss against the teacher."""
 
@@ -87,6 +95,7 @@ class ScoringConfig(Config):
     examples: PositiveInt | None = 2048
     """The first so many training examples of a seeded shuffle; null scores on all of them."""
     temperature: PositiveFloat = 2.0
+    """Of the distillation loss whose gradient is the friendliness."""
     batch_size: PositiveInt = 32
     """Examples whose mean gradient `reduction: batch` takes; otherwise batches are what the device reads best."""
     reduction: Literal["example", "batch"] = "example"
@@ -160,6 +169,8 @@ class DataConfig(Config):
     """Where a task's examples come from. All keys below `seed` are of `source: files` alone."""
 
     source: Literal["hub", "glue_dir", "datasets_dir", "files", "generated"] = "hub"
+    """The Hugging Face hub; a folder of GLUE's official files; one that `save_to_disk` wrote; your own files; or the
+    generated task `remarks`."""
     path: str | None = None
     """`glue_dir`: the folder with one sub-folder per task (`MRPC/train.tsv`, ...). `hub`: the data set's name, or a
     folder of its Parquet files. `datasets_dir`: the folder with what `save_to_disk` wrote, in one sub-folder per task
