@@ -164,6 +164,11 @@ def _model_folder(key: str, model: str) -> Path | None:
     raise UserError(f"{key} {model}: no such folder as {folder}{did_you_mean(folder.name, siblings)}")
 
 
+def is_on_hub(key: str, model: str) -> bool:
+    """Whether a model is fetched from the hub when its stage begins; raises UserError where a folder is missing."""
+    return _model_folder(key, model) is None
+
+
 def _looks_local(model: str) -> bool:
     """Whether `model` cannot be the name of a hub's model, which has at most one slash, inside it."""
     return model.startswith((".", "/")) or model.endswith("/") or model.count("/") > 1

@@ -1,0 +1,145 @@
+"""Where `stkd doctor` looks: the nodes of a cluster, or this machine alone."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from threading import Event, Lock, Thread
+from typing import Any, Self
+
+from stkd.cluster.capacity import Capacity, Machine
+from stkd.cluster.cluster import Cluster
+from stkd.cluster.each_node import Answer, ask_each
+from stkd.cluster.errors import ClusterError, TokenError
+from stkd.cluster.joining import wants_token
+from stkd.orchestrator.findings import Finding
+from stkd.orchestrator.node_questions import NodeFacts, look
+from stkd.orchestrator.preflight import count_gpus
+from stkd.orchestrator.requirements import needed
+
+ANSWER_SECONDS = 42.0
+"""How long nodes may take: one that is new to this stkd installs it first."""
+
+LEAVE_SECONDS = 3.0
+
+
+class Site:
+    """The nodes, and what they answer, for as long as the context is open.
+
+    A thread of its own joins the cluster, and stays in it. Where it cannot, all questions are put to this machine.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+        self._settled, self._told, self._closed, self._asking = Event(), Event(), Event(), Lock()
+        self._cluster: Cluster | None = None
+        self._answers: list[Answer[NodeFacts]] | None = None
+        self._wanted: bool | None = None
+        self._error: Exception | None = None
+        self._found = ""
+        self._visit = Thread(target=self._stay, name="site", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._visit.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._visit.join(LEAVE_SECONDS)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nothing of the visit goes on."""
+        return not self._visit.is_alive()
+
+    def _stay(self) -> None:
+        try:
+            if self.address is None:
+                self._settled.set()
+                self._try_ray()
+            else:
+                self._join(self.address)
+        except Exception as error:  # noqa: BLE001 - raised again by whoever asks what came of it
+            self._error = error
+        finally:
+            self._settled.set()
+            self._told.set()
+
+    def _try_ray(self) -> None:
+        with Cluster() as cluster:
+            (answer,) = ask_each(cluster.nodes(), _nothing, seconds=ANSWER_SECONDS)
+        if answer.problem:
+            raise ClusterError(f"Ray runs nothing: {answer.problem}; see its newest logs in /tmp/ray")
+        self._found = "a Ray of this machine starts, and runs a task"
+
+    def _join(self, address: str) -> None:
+        self._wanted = wants_token(address)
+        with Cluster(address) as cluster:
+            self._cluster, self._found = cluster, str(cluster.capacity())
+            self._settled.set()
+            self._told.set()
+            self._closed.wait()
+
+    def joined(self) -> Iterator[Finding]:
+        """Whether the cluster was joined; without one, whether Ray starts here."""
+        self._told.wait()
+        if isinstance(self._error, TokenError):
+            yield Finding("FAIL", f"{self.address} was not joined", "see the token")
+        elif self._error is not None:
+            raise self._error
+        else:
+            yield Finding("ok", self._found)
+
+    def ask(self, question: Callable[..., Any], *arguments: Any) -> list[Answer[Any]]:
+        """What each node answers; this machine has no name where it is alone."""
+        self._settled.wait()
+        if self._cluster is None:
+            return [Answer("", question(*arguments))]
+        return ask_each(self._cluster.nodes(), question, *arguments, seconds=ANSWER_SECONDS)
+
+    @cached_property
+    def here(self) -> NodeFacts:
+        """What this process runs with."""
+        return look(list(needed()))
+
+    def facts(self) -> Mapping[str, NodeFacts]:
+        """Of each node that answers."""
+        return {answer.node: answer.found for answer in self.answers() if answer.found is not None}
+
+    def answers(self) -> list[Answer[NodeFacts]]:
+        """Of each node, asked once."""
+        with self._asking:
+            if self._answers is None:
+                self._answers = self.ask(look, list(needed()))
+            return self._answers
+
+    def machines(self) -> Mapping[str, Machine]:
+        """What Ray says that each node has; empty without a cluster."""
+        self._settled.wait()
+        nodes = self._cluster.nodes() if self._cluster else []
+        return {node["NodeManagerAddress"]: Machine.of(node["Resources"]) for node in nodes}
+
+    def capacity(self) -> Capacity:
+        """What there is room for."""
+        self._settled.wait()
+        if self._cluster is not None:
+            return self._cluster.capacity()
+        return Capacity.of([Machine(self.here.cpus, count_gpus())])
+
+    def has_several_nodes(self) -> bool:
+        """Whether there are more nodes than this one, or may come to be."""
+        self._settled.wait()
+        return self._cluster is not None and self._cluster.may_have_several_nodes()
+
+    def token(self) -> Iterator[Finding]:
+        """Whether the cluster keeps strangers out, and lets this machine in."""
+        self._settled.wait()
+        if isinstance(self._error, TokenError):
+            yield Finding.of_error(self._error)
+        elif self._wanted:
+            yield Finding("ok", "asked for, and the one that is here is right")
+        elif self._wanted is not None:
+            says = f"{self.address} asks for none: who reaches its ports may run anything on its nodes"
+            yield Finding("warn", says, "start it with RAY_AUTH_MODE=token and a RAY_AUTH_TOKEN")
+
+
+def _nothing() -> None:
+    """Runs on a node."""
