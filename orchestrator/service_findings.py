@@ -11,6 +11,7 @@ from stkd.cluster.each_node import Answer, Surroundings, seen_together
 from stkd.orchestrator.findings import Finding
 from stkd.orchestrator.node_findings import size
 from stkd.orchestrator.node_questions import Room
+from stkd.orchestrator.preflight import existing
 from stkd.orchestrator.ui import USUAL_PORT, is_free
 from stkd.search_spaces.values import without_secrets
 
@@ -18,11 +19,6 @@ MLFLOW_SECONDS = 8.0
 HEAD_PORTS = {6379: "--port", 8265: "--dashboard-port"}
 """Where a Ray head listens unless told otherwise, and what tells it."""
 Ask = Callable[..., list[Answer[Surroundings]]]
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there: what is made in it lies on the same disk."""
-    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
 
 
 def storage(folder: Path, ask: Ask) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ It makes what each `N.json` in the folder asks for, and writes `N.timed`. After 
 """
 
 import faulthandler
+import math
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -27,7 +28,7 @@ from stkd.trainers.steps import Steps, Texts, Timed
 TINY = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 TINY_EXAMPLES, TINY_TOKENS = 8, 8
 STRETCHES = 3
-WARM_STEPS, TIMED_STEPS = 2, 4
+WARM_STEPS = 2
 
 
 def main(folder: Path) -> None:
@@ -44,26 +45,33 @@ def timed(steps: Steps) -> Timed:
     model: PreTrainedModel = BertForSequenceClassification(BertConfig(**TINY))
     if steps.model is not None:
         model = untrained(steps.model)
-    data = _by_chance() if steps.read is None else _encoded(steps.read, steps.training.max_length)
+    megabytes = sum(weight.nbytes for weight in model.parameters()) / 1e6
+    classes = int(model.config.num_labels)
+    data = _by_chance() if steps.read is None else _encoded(steps.read, steps.training.max_length, classes)
     ranks = Ranks()
     training = Training(model, data, label_loss("classification"), steps.training, ranks, steps.deepspeed)
     training.time_steps(WARM_STEPS)
-    stretches = [_stretch(training, steps.seconds / STRETCHES) for _ in range(STRETCHES)]
+    count = math.ceil(len(data) / steps.training.batch_size)
+    stretches = [_stretch(training, count, steps.seconds / STRETCHES) for _ in range(STRETCHES)]
     start = perf_counter()
     predict(training.engine.model, data, ranks)
     reading = (perf_counter() - start) / len(data)
     training.engine.close()
     return Timed(
-        device=ranks.device.type, training=tuple(stretches), reading=reading, tokens=float(data.lengths.mean())
+        device=ranks.device.type,
+        training=tuple(stretches),
+        reading=reading,
+        tokens=float(data.lengths.mean()),
+        megabytes=megabytes,
     )
 
 
-def _stretch(training: Training, seconds: float) -> float:
-    """Seconds of an example, over steps that took at least so long together."""
+def _stretch(training: Training, steps: int, seconds: float) -> float:
+    """Seconds of an example, over so many steps, again and again until they took so long together."""
     found: list[float] = []
     start = perf_counter()
     while not found or perf_counter() - start < seconds:
-        found.append(1.0 / training.time_steps(TIMED_STEPS))
+        found.append(1.0 / training.time_steps(steps))
     return float(np.mean(found))
 
 
@@ -73,9 +81,9 @@ def _by_chance() -> EncodedExamples:
     return EncodedExamples(tokens, None, offsets, np.arange(TINY_EXAMPLES) % 2, pad_id=0)
 
 
-def _encoded(read: Texts, max_length: int) -> EncodedExamples:
+def _encoded(read: Texts, max_length: int, classes: int) -> EncodedExamples:
     pairs = None if read.pairs is None else list(read.pairs)
-    labels = [number % 2 for number in range(len(read.texts))]
+    labels = [number % classes for number in range(len(read.texts))]
     return encode(Examples(list(read.texts), pairs, labels), load_tokenizer(read.tokenizer), max_length)
 
 

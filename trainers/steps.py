@@ -63,6 +63,8 @@ class Timed(Config):
     """A forward pass's."""
     tokens: PositiveFloat
     """Of an example, in the mean."""
+    megabytes: PositiveFloat
+    """Of the model."""
 
 
 def time_steps(wanted: Sequence[Steps], limit: float) -> list[Timed]:
