@@ -138,9 +138,7 @@ def interval_on_test(answers: Answers, score: Score) -> tuple[Interval, float]:
 
 def over_examples(logits: Array, labels: Array, score: Score) -> Interval:
     """The score of a single training, with the interval that the chance of its examples alone gives it."""
-    reach = float(ndtri(0.5 + CONFIDENCE / 2)) * sqrt(
-        _example_variance((Answers({0: logits}, labels),), labels, score)
-    )
+    reach = float(ndtri(0.5 + CONFIDENCE / 2)) * sqrt(_example_variance((Answers({0: logits}, labels),), labels, score))
     mean = score(logits, labels)
     return Interval(mean, mean - reach, mean + reach)
 

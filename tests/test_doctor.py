@@ -78,7 +78,7 @@ FAULTS = [
         needs_root=True,
     ),
     Fault("MLflow is away", "read-only", "mlflow", "nothing answers there", "start it, or give", needs_root=True),
-    Fault("data is missing", "read-only", "data", "there is no folder /nowhere", "", needs_root=True),
+    Fault("data is missing", "read-only", "data", "/nowhere/MRPC does not exist", "", needs_root=True),
     Fault("no token", "no token", "token", "wants a token, and none is here", "RAY_AUTH_TOKEN"),
     Fault("a wrong token", "wrong token", "token", "RAY_AUTH_TOKEN is not the cluster's", "take the one"),
     Fault("a cluster that asks for no token", "open", "token", "asks for none", "RAY_AUTH_MODE=token", mark="warn"),
