@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from stkd.orchestrator import node_findings, service_findings
 from stkd.orchestrator.examination import Check, examined
 from stkd.orchestrator.findings import Finding, show
 from stkd.orchestrator.hosting import trial_request
-from stkd.orchestrator.node_findings import GIB
+from stkd.orchestrator.node_findings import GIB, Facts
 from stkd.orchestrator.node_questions import ask_hub, find_models, make_steps
 from stkd.orchestrator.options import DEFAULT_STORAGE
 from stkd.orchestrator.preflight import check_budget, check_machine
@@ -25,11 +26,13 @@ from stkd.trainers.sources import load_task
 from stkd.trainers.steps import Steps
 from stkd.trainers.tasks import did_you_mean
 
-STEP_SECONDS = 40.0
-"""For a DeepSpeed step, from the start of its process: most of it are imports from a slow disk."""
-STEP_ANSWER = 52.0
-QUICK, NODES = 25.0, 48.0
+STEP_SECONDS, STEP_SPARE = 40.0, 4.0
+"""For a DeepSpeed step, from the start of its process: most of it are imports from a slow disk; and for its answer."""
+QUICK, NODES = 25.0, 49.0
 """How long checks may take: those of this machine, and those that ask nodes."""
+NETWORK = "a firewall, or a node that is stuck: `ray status` on the head"
+DISK = "a file server that does not answer: `df` on that node hangs, too"
+"""What to look for where something hangs."""
 TINY = TrainingConfig(batch_size=4, max_length=8)
 
 
@@ -42,45 +45,48 @@ class Doctor:
 
     def checks(self) -> list[Check]:
         """All that apply, in the order in which they are told."""
-        site, space = self.site, self._space
-        facts = site.facts
-        network = "a firewall, or a node that is stuck: `ray status` on the head"
-        disk = "a file server that does not answer: `df` on that node hangs, too"
-        checks = [
-            Check("cluster" if site.address else "ray", site.joined, NODES, network),
-            Check("python", lambda: node_findings.python(site.here, facts()), NODES, network),
-            Check("packages", lambda: node_findings.packages(site.here, facts()), NODES, network),
+        site, of_space = self.site, [Check("room", self._room, NODES, NETWORK), Check("data", self._data, NODES, DISK)]
+        return [
+            *self._cluster_checks(),
+            *self._node_checks(),
             Check(
-                "gpus",
-                lambda: node_findings.gpus(facts(), site.machines()),
-                NODES,
-                "`nvidia-smi` hangs: restart the driver",
+                "deepspeed", self._steps, NODES, "a package that hangs when it is imported, or a stuck GPU: nvidia-smi"
             ),
-            Check("memory", lambda: node_findings.memory(facts()), NODES, network),
-            Check("shm", lambda: node_findings.shared_memory(facts()), NODES, network),
-            Check("temp", lambda: node_findings.temporary(facts()), NODES, disk),
-            Check(
-                "compiler", lambda: node_findings.compiler(facts(), space.deepspeed if space else {}), NODES, network
-            ),
-            Check(
-                "deepspeed",
-                self._steps,
-                STEP_ANSWER,
-                "a package that hangs when it is imported, or a stuck GPU: nvidia-smi",
-            ),
-            Check("storage", self._shared, NODES, disk),
-            Check("disk", self._disk, QUICK, disk),
+            Check("storage", self._shared, NODES, DISK),
+            Check("disk", self._disk, QUICK, DISK),
             Check("models", self._models, NODES, "the hub, or a folder of models that hangs"),
             Check("mlflow", self._mlflow, NODES, "a server that does not answer: look at its log"),
-            Check("ports", lambda: service_findings.ports(site.address is None), QUICK, network),
+            Check("ports", lambda: service_findings.ports(site.address is None), QUICK, NETWORK),
+            *(of_space if self._space else ()),
         ]
-        if site.address:
-            checks.insert(1, Check("token", site.token, NODES, network))
-            checks.insert(2, Check("nodes", self._nodes, NODES, network))
-        if space:
-            checks.append(Check("room", self._room, NODES, network))
-            checks.append(Check("data", self._data, NODES, disk))
-        return checks
+
+    def _cluster_checks(self) -> list[Check]:
+        if self.site.address is None:
+            return [Check("ray", self.site.joined, NODES, "see the newest logs in /tmp/ray")]
+        return [
+            Check("cluster", self.site.joined, NODES, NETWORK),
+            Check("token", self.site.token, NODES, NETWORK),
+            Check("nodes", self._nodes, NODES, NETWORK),
+        ]
+
+    def _node_checks(self) -> list[Check]:
+        """What the facts of the nodes tell."""
+        site, deepspeed = self.site, self._space.deepspeed if self._space else {}
+        judges: dict[str, Callable[[Facts], Iterator[Finding]]] = {
+            "python": lambda facts: node_findings.python(site.here, facts),
+            "packages": lambda facts: node_findings.packages(site.here, facts),
+            "gpus": lambda facts: node_findings.gpus(facts, site.machines()),
+            "memory": node_findings.memory,
+            "shm": node_findings.shared_memory,
+            "temp": node_findings.temporary,
+            "compiler": lambda facts: node_findings.compiler(facts, deepspeed),
+        }
+        return [Check(name, partial(self._judged, judge), NODES, NETWORK) for name, judge in judges.items()]
+
+    def _judged(self, judge: Callable[[Facts], Iterator[Finding]]) -> Iterator[Finding]:
+        """What the facts tell; nothing where no node answers, which is told already."""
+        facts = self.site.facts()
+        return judge(facts) if facts else iter(())
 
     def _nodes(self) -> Iterator[Finding]:
         answers = self.site.answers() if self.site.machines() else []
@@ -92,8 +98,10 @@ class Doctor:
 
     def _steps(self) -> Iterator[Finding]:
         overrides = self._space.deepspeed if self._space else {}
-        answers = self.site.ask(make_steps, Steps(training=TINY, deepspeed=overrides), STEP_SECONDS)
-        return node_findings.steps(answers, self.site.facts())
+        facts = self.site.facts()  # first: by then every node has this stkd
+        limit = max(1.0, min(STEP_SECONDS, self.site.left() - STEP_SPARE))
+        answers = self.site.ask_aside(make_steps, Steps(training=TINY, deepspeed=overrides), limit)
+        return node_findings.steps(answers, facts)
 
     def _shared(self) -> Iterator[Finding]:
         if self._storage is None and self.site.has_several_nodes():

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from rich.console import Console
 
 from stkd.cluster.capacity import Capacity, Machine
 from stkd.cluster.cluster import Cluster
+from stkd.cluster.each_node import ask_each
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.forecast import Forecast, Span
 from stkd.orchestrator.hosting import concurrent_trials, device_plan, stage_cores, trial_request
@@ -15,14 +16,14 @@ from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.ledger import DevicePlan
 from stkd.orchestrator.node_findings import size
 from stkd.orchestrator.node_questions import Room
-from stkd.orchestrator.pace import Pace, earlier, probed
+from stkd.orchestrator.pace import Pace, RunSteps, earlier, probed
 from stkd.orchestrator.preflight import count_gpus, existing
 from stkd.orchestrator.tables import clock
 from stkd.orchestrator.tracking import tracking_uri
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.sources import TaskData, load_task
-from stkd.trainers.steps import StepError
+from stkd.trainers.steps import StepError, Steps, Timed, time_steps
 
 STARTING_SECONDS = 8.0
 """Until processes stand, each time that a task's stages and its trials begin."""
@@ -78,29 +79,28 @@ class DryRun:
 
     def run(self, address: str | None) -> int:
         """Print it; returns the exit code. Raises ClusterError where the cluster could never run it."""
-        capacity = self._capacity(address)
+        if address is None:
+            return self._run(Capacity.of([Machine(os.cpu_count() or 1, count_gpus())]), None)
+        with Cluster(address) as cluster:
+            cluster.capacity().refuse_impossible(trial_request(self._space))
+            return self._run(cluster.capacity(), cluster)
+
+    def _run(self, capacity: Capacity, cluster: Cluster | None) -> int:
+        self._cluster = cluster
         concurrent = concurrent_trials(self._space, capacity)
         devices = device_plan(self._space, capacity)
-        self._say_where(capacity, devices, concurrent, address)
+        self._say_where(capacity, devices, concurrent)
         estimates = [self._task(task, devices, concurrent, capacity) for task in self._space.tasks]
         self._say_all([found for found in estimates if found is not None], devices)
         self._say("nothing was started or written; the same command without --dry-run runs it")
         return 0
 
-    def _capacity(self, address: str | None) -> Capacity:
-        if address is None:
-            return Capacity.of([Machine(os.cpu_count() or 1, count_gpus())])
-        with Cluster(address) as cluster:
-            capacity = cluster.capacity()
-            capacity.refuse_impossible(trial_request(self._space))
-            return capacity
-
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _say_where(self, capacity: Capacity, devices: DevicePlan, concurrent: int, address: str | None) -> None:
+    def _say_where(self, capacity: Capacity, devices: DevicePlan, concurrent: int) -> None:
         space, request = self._space, trial_request(self._space)
-        place = f"the cluster at {address}" if address else "this machine"
+        place = f"the cluster at {self._cluster.address}" if self._cluster else "this machine"
         self._say(f"sweep     {space.name}: {len(space.tasks)} task(s), in {self._storage.root}")
         self._say(f"place     {place}, {capacity}")
         ranks = f"a trial takes {request}"
@@ -139,7 +139,8 @@ class DryRun:
             return known
         try:
             with self._console.status("training a few steps of teacher and student"):
-                return probed(self._space, data, stage_cores(self._space, capacity))
+                cores = stage_cores(self._space, capacity)
+                return probed(self._space, data, cores, *(_on_largest(self._cluster) if self._cluster else ()))
         except StepError as error:
             self._say(f"  takes     not known: the probe failed: {error}")
             return None
@@ -155,6 +156,19 @@ class DryRun:
         needed = f"about {size(sum(known))} needed" if known else "what is needed is not known"
         short = "; that is too little" if sum(known) > room.free else ""
         self._say(f"disk      {needed}, {size(room.free)} free{short}")
+
+
+def _on_largest(cluster: Cluster) -> tuple[RunSteps, str]:
+    """What makes steps on the node that has most, and how that is called."""
+    node = max(cluster.nodes(), key=lambda node: astuple(Machine.of(node["Resources"]))[::-1])
+
+    def run(steps: Sequence[Steps], limit: float) -> list[Timed]:
+        (answer,) = ask_each([node], time_steps, list(steps), limit)
+        if answer.found is None:
+            raise StepError(answer.problem)
+        return answer.found
+
+    return run, f"node {node['NodeManagerAddress']}"
 
 
 def task_lines(space: Space, forecast: Forecast) -> Iterator[str]:

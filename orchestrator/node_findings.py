@@ -175,8 +175,8 @@ def _step_problems(answers: Sequence[Answer[Timed | str]], facts: Facts) -> Iter
             if has_gpus and answer.found.device == "cpu":
                 says = "PyTorch does not see the GPUs"
                 yield Finding("FAIL", says, "install a PyTorch with CUDA that the driver supports", answer.node)
-        elif (answer.found or answer.problem).startswith("hangs"):
-            says = f"a DeepSpeed step {answer.found or answer.problem}"
+        elif (answer.found or answer.problem).startswith(("hangs", "no answer")):
+            says = f"a DeepSpeed step {answer.found or 'gives ' + answer.problem}"
             yield Finding("FAIL", says, "run it alone: python -m stkd.trainers.step_process; or " + mend, answer.node)
         else:
             yield Finding("FAIL", f"a DeepSpeed step failed: {answer.found or answer.problem}", mend, answer.node)

@@ -1,7 +1,7 @@
 """How long the parts of a task take: by what earlier sweeps of a storage took, or by trying a few steps."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ NEWEST = 30
 SAME_TASK, OTHER_TASK, PROBED = 1.25, 1.6, 1.8
 """By what factors estimates are wrong, nine times in ten: by trials of the task, by those of others, by a few steps."""
 TOKENS_PER_WORD = 1.35
+RunSteps = Callable[[Sequence[Steps], float], list[Timed]]
+"""Makes steps within so many seconds, see `stkd.trainers.steps.time_steps`."""
 OVERHEAD = {"start", "teacher", "waiting"}
 """Phases of a trial that do not come again each epoch."""
 PROBE_SECONDS, PROBE_LIMIT, PROBE_BATCHES = 3.0, 120.0, 4
@@ -157,9 +159,14 @@ def _megabytes(metrics: Iterator[Mapping[str, float]]) -> float | None:
     return max((found["megabytes"] for found in metrics if "megabytes" in found), default=None)
 
 
-def probed(space: Space, data: TaskData, cores: int) -> Pace:
-    """By a few steps of teacher and student on this machine. A stage would have so many cores. Raises StepError."""
-    teacher, student = _probe(space, data, cores)
+def probed(space: Space, data: TaskData, cores: int, run: RunSteps = time_steps, place: str = "this machine") -> Pace:
+    """By a few steps of teacher and student, which `run` makes at a place. A stage would have so many cores.
+
+    Raises:
+        StepError: they cannot be made.
+
+    """
+    teacher, student = run(_probe(space, data, cores), PROBE_LIMIT)
     longest, count = space.training.max_length, len(data.train)
     weight = tokens(data, longest) / count / teacher.tokens  # of an example, in examples that were tried
     step = {"teacher": fmean(teacher.training) * weight, "student": fmean(student.training) * weight}
@@ -180,13 +187,14 @@ def probed(space: Space, data: TaskData, cores: int) -> Pace:
         stages={name: Span.sure(found).within(PROBED) for name, found in seconds.items()},
         start=Span.sure(TRIAL_START + reading).within(PROBED),
         epoch=Span.sure(epoch).within(PROBED),
-        source=f"a probe on this machine ({student.device}): {1 / fmean(student.training):.0f} examples a second",
+        source=f"a probe on {place} ({student.device}: {1 / fmean(student.training):.0f} examples a second)",
         student_megabytes=student.megabytes,
         teacher_megabytes=teacher.megabytes,
     )
 
 
-def _probe(space: Space, data: TaskData, cores: int) -> tuple[Timed, Timed]:
+def _probe(space: Space, data: TaskData, cores: int) -> list[Steps]:
+    """The steps of teacher and student."""
     tried = min(PROBE_BATCHES * space.training.batch_size, len(data.train))
     places = np.linspace(0, len(data.train) - 1, tried).astype(int)
     pairs = data.train.pairs
@@ -205,11 +213,7 @@ def _probe(space: Space, data: TaskData, cores: int) -> tuple[Timed, Timed]:
 
     teacher = Untrained(teacher=space.teacher.model, student=whole, outputs=outputs)
     student = Untrained(teacher=space.teacher.model, student=space.student, outputs=outputs)
-    first, second = time_steps(
-        [
-            steps(space.teacher.finetune or space.training, teacher, cores),
-            steps(space.training, student, space.resources.cpus_per_rank),
-        ],
-        PROBE_LIMIT,
-    )
-    return first, second
+    return [
+        steps(space.teacher.finetune or space.training, teacher, cores),
+        steps(space.training, student, space.resources.cpus_per_rank),
+    ]

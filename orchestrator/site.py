@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from threading import Event, Lock, Thread
+from threading import Event, RLock, Thread
+from time import monotonic
 from typing import Any, Self
 
 from stkd.cluster.capacity import Capacity, Machine
@@ -29,7 +30,8 @@ class Site:
 
     def __init__(self, address: str | None) -> None:
         self.address = address
-        self._settled, self._told, self._closed, self._asking = Event(), Event(), Event(), Lock()
+        self._until = monotonic() + ANSWER_SECONDS
+        self._settled, self._told, self._closed, self._asking = Event(), Event(), Event(), RLock()
         self._cluster: Cluster | None = None
         self._answers: list[Answer[NodeFacts]] | None = None
         self._wanted: bool | None = None
@@ -65,7 +67,7 @@ class Site:
 
     def _try_ray(self) -> None:
         with Cluster() as cluster:
-            (answer,) = ask_each(cluster.nodes(), _nothing, seconds=ANSWER_SECONDS)
+            (answer,) = ask_each(cluster.nodes(), _nothing, seconds=self.left())
         if answer.problem:
             raise ClusterError(f"Ray runs nothing: {answer.problem}; see its newest logs in /tmp/ray")
         self._found = "a Ray of this machine starts, and runs a task"
@@ -88,12 +90,24 @@ class Site:
         else:
             yield Finding("ok", self._found)
 
+    def left(self) -> float:
+        """Seconds in which nodes may still answer."""
+        return max(1.0, self._until - monotonic())
+
     def ask(self, question: Callable[..., Any], *arguments: Any) -> list[Answer[Any]]:
-        """What each node answers; this machine has no name where it is alone."""
+        """What each node answers; this machine has no name where it is alone.
+
+        One question after the other: each that comes beside another has every node start a process for it.
+        """
+        with self._asking:
+            return self.ask_aside(question, *arguments)
+
+    def ask_aside(self, question: Callable[..., Any], *arguments: Any) -> list[Answer[Any]]:
+        """The same for a question that takes long, beside the others."""
         self._settled.wait()
         if self._cluster is None:
             return [Answer("", question(*arguments))]
-        return ask_each(self._cluster.nodes(), question, *arguments, seconds=ANSWER_SECONDS)
+        return ask_each(self._cluster.nodes(), question, *arguments, seconds=self.left())
 
     @cached_property
     def here(self) -> NodeFacts:

@@ -8,10 +8,12 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import requests
@@ -68,7 +70,7 @@ FAULTS = [
     Fault("too little disk", "full", "disk", "has 0 MiB free", "make room in", needs_root=True),
     Fault("Ray's folder is full", "full", "temp", "where Ray has its files, has 0 MiB", "RAY_TMPDIR", needs_root=True),
     Fault("little shared memory", "full", "shm", "/dev/shm has 8 MiB free", "--shm-size", "warn", needs_root=True),
-    Fault("the hub is away", "full", "models", "does not answer", "HF_ENDPOINT", needs_root=True),
+    Fault("the hub is away", "full", "models", "does not answer", "HF_ENDPOINT", "warn", needs_root=True),
     Fault(
         "storage is mounted read-only",
         "read-only",
@@ -82,7 +84,7 @@ FAULTS = [
     Fault("no token", "no token", "token", "wants a token, and none is here", "RAY_AUTH_TOKEN"),
     Fault("a wrong token", "wrong token", "token", "RAY_AUTH_TOKEN is not the cluster's", "take the one"),
     Fault("a cluster that asks for no token", "open", "token", "asks for none", "RAY_AUTH_MODE=token", mark="warn"),
-    Fault("another Python", "open", "cluster", "the cluster runs Python 3.99.9", "use the same on all"),
+    Fault("another Python", "open", "cluster", "the cluster runs Python 3.", "use the same on all"),
     Fault("no cluster there", "nothing", "cluster", "nothing listens there", "the head's GCS listens where"),
     Fault(
         "another package on a node", "cluster", "packages", "transformers is 4.0.0, and", "pip install 'transformers=="
@@ -115,7 +117,11 @@ class Examining:
     """A doctor at work."""
 
     def __init__(
-        self, *arguments: str | Path, prefix: Sequence[str] = (), variables: Mapping[str, str] | None = None
+        self,
+        stack: ExitStack,
+        *arguments: str | Path,
+        prefix: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         command = [*prefix, *STKD, "doctor", "--json", *map(str, arguments)]
         self._start = time.monotonic()
@@ -127,11 +133,20 @@ class Examining:
             stdin=subprocess.DEVNULL,
             text=True,
         )
+        self._watching = Thread(target=self._watch)
+        self._watching.start()
+        stack.callback(self._watching.join)
+        stack.callback(self._process.kill)
+
+    def _watch(self) -> None:
+        self._said = self._process.communicate()
+        self._seconds = time.monotonic() - self._start
 
     def end(self) -> Examined:
-        output, errors = self._process.communicate(timeout=2 * LONGEST)
+        self._watching.join(2 * LONGEST)
+        output, errors = self._said
         assert output, errors
-        return Examined(json.loads(output), self._process.returncode, time.monotonic() - self._start)
+        return Examined(json.loads(output), self._process.returncode, self._seconds)
 
 
 def other_installation(folder: Path) -> str:
@@ -171,40 +186,36 @@ def other_python(folder: Path) -> Host:
     (packages_of(python) / "sitecustomize.py").write_text(
         "import collections, sys\n\n"
         "fields = ('major', 'minor', 'micro', 'releaselevel', 'serial')\n"
-        "sys.version_info = collections.namedtuple('version_info', fields)(3, 99, 9, 'final', 0)\n"
+        "sys.version_info = collections.namedtuple('version_info', fields)(*sys.version_info[:2], 99, 'final', 0)\n"
     )
     return Host(OPEN_HEAD.address, with_python(python))
 
 
 @dataclass(frozen=True)
 class Seeded:
-    """Runs of the doctor that are under way, and those that have ended."""
+    """Runs of the doctor: each begins when it is first asked for, and is there for all who ask."""
 
-    under_way: Mapping[str, Examining]
-    ended: dict[str, Examined]
+    to_begin: Mapping[str, Callable[[], Examining]]
+    ended: dict[str, Examined] = field(default_factory=dict)
 
     def __getitem__(self, run: str) -> Examined:
         if run not in self.ended:
-            self.ended[run] = self.under_way[run].end()
+            self.ended[run] = self.to_begin[run]().end()
         return self.ended[run]
 
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
-    """A machine, an MLflow server and two clusters full of faults, and every doctor that looks at them."""
+    """A machine, an MLflow server and two clusters full of faults, and the doctors that look at them."""
     folder = tmp_path_factory.mktemp("faults")
     with ExitStack() as stack:
         server, port = stack.enter_context(refusing_mlflow(folder / "mlflow"))
-        cluster = stack.enter_context(RayCluster())
-        runs = {"cluster": cluster_run(cluster, folder)}  # which takes longest, since a step hangs there
-        runs |= token_runs(cluster, folder)
-        runs |= open_runs(stack.enter_context(RayCluster(token=None)), folder)
-        ended = {name: run.end() for name, run in runs.items() if name != "cluster"}
+        guarded = stack.enter_context(RayCluster())
+        open_to_all = stack.enter_context(RayCluster(token=None))
+        open_to_all.start_head(other_python(folder / "other"), "--num-cpus=1")
+        runs = cluster_runs(stack, guarded, folder) | open_runs(stack, open_to_all) | mounted_runs(stack, folder, port)
         server.wait_until(lambda: status(port) == 401)
-        later = {"machine": machine_run(stack, folder, port)}
-        if os.geteuid() == 0:
-            later |= mounted_runs(folder, port)
-        yield Seeded(runs | later, ended)
+        yield Seeded({**runs, "machine": machine_run(stack, folder, port)})
 
 
 @contextmanager
@@ -233,36 +244,33 @@ def status(port: int) -> int | None:
         return None
 
 
-def cluster_run(cluster: RayCluster, folder: Path) -> Examining:
+def cluster_runs(stack: ExitStack, cluster: RayCluster, folder: Path) -> dict[str, Callable[[], Examining]]:
+    """One that has begun, and takes longest, since a step hangs there; and those with other tokens."""
     hidden = folder / "hidden"
     hidden.mkdir()
     cluster.start_head(HEAD, "--num-cpus=2")
     cluster.start_worker(spoilt_worker(folder / "spoilt", hidden), "--num-cpus=2")
     space = write_space(folder / "space", resources={"gpus_per_rank": 64, "cpus_per_rank": 1})
-    where = ("--address", cluster.address, "--space", space, "--storage", hidden)
-    return Examining(*where, variables=cluster.environment())
-
-
-def token_runs(cluster: RayCluster, folder: Path) -> dict[str, Examining]:
-    asked = ("--address", cluster.address, "--only", "cluster,token")
-    without = cluster.environment(HOME=str(folder))
-    del without["RAY_AUTH_TOKEN"]
+    where = ("--address", cluster.address)
+    begun = Examining(stack, *where, "--space", space, "--storage", hidden, variables=cluster.environment())
+    no_token, wrong_token = cluster.environment(HOME=str(folder)), cluster.environment(RAY_AUTH_TOKEN=32 * "a")
+    del no_token["RAY_AUTH_TOKEN"]
     return {
-        "no token": Examining(*asked, variables=without),
-        "wrong token": Examining(*asked, variables=cluster.environment(RAY_AUTH_TOKEN="00112233445566778899")),
+        "cluster": lambda: begun,
+        "no token": partial(Examining, stack, *where, "--only", "cluster,token", variables=no_token),
+        "wrong token": partial(Examining, stack, *where, "--only", "cluster,token", variables=wrong_token),
     }
 
 
-def open_runs(cluster: RayCluster, folder: Path) -> dict[str, Examining]:
-    nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
-    cluster.start_head(other_python(folder / "other"), "--num-cpus=1")
+def open_runs(stack: ExitStack, cluster: RayCluster) -> dict[str, Callable[[], Examining]]:
+    nobody, asked = f"127.0.0.1:{free_port('127.0.0.1')}", ("--only", "cluster,token")
     return {
-        "open": Examining("--address", cluster.address, "--only", "cluster,token", variables=cluster.environment()),
-        "nothing": Examining("--address", nobody, "--only", "cluster,token"),
+        "open": partial(Examining, stack, "--address", cluster.address, *asked, variables=cluster.environment()),
+        "nothing": partial(Examining, stack, "--address", nobody, *asked),
     }
 
 
-def machine_run(stack: ExitStack, folder: Path, mlflow: int) -> Examining:
+def machine_run(stack: ExitStack, folder: Path, mlflow: int) -> Callable[[], Examining]:
     taken = stack.enter_context(socket.socket())
     with suppress(OSError):  # somebody else has it
         taken.bind(("127.0.0.1", 5000))
@@ -273,10 +281,10 @@ def machine_run(stack: ExitStack, folder: Path, mlflow: int) -> Examining:
     checks = ("--only", "room,models,compiler,mlflow,ports,storage,python")
     without_compiler = environment() | {"PATH": str(folder), "CXX": ""}
     where = ("--space", "quickstart", "--storage", "/proc/stkd")
-    return Examining(*where, *options, *checks, variables=without_compiler)
+    return partial(Examining, stack, *where, *options, *checks, variables=without_compiler)
 
 
-def mounted_runs(folder: Path, mlflow: int) -> dict[str, Examining]:
+def mounted_runs(stack: ExitStack, folder: Path, mlflow: int) -> dict[str, Callable[[], Examining]]:
     """Runs in which storage, and more, are mounts that nobody else sees."""
     full, read_only = folder / "full", folder / "read-only"
     for place in (full, read_only):
@@ -286,12 +294,16 @@ def mounted_runs(folder: Path, mlflow: int) -> dict[str, Examining]:
     away = environment() | {"HF_ENDPOINT": f"http://127.0.0.1:{free_port('127.0.0.1')}", "RAY_TMPDIR": str(full)}
     nowhere = f"http://127.0.0.1:{free_port('127.0.0.1')}"
     return {
-        "full": Examining(
+        "full": partial(
+            Examining,
+            stack,
             *("--storage", full, "--only", "storage,disk,temp,shm,models,mlflow"),
             prefix=mounted(mounts),
             variables=away | {"MLFLOW_TRACKING_URI": f"http://localhost:{mlflow}"},
         ),
-        "read-only": Examining(
+        "read-only": partial(
+            Examining,
+            stack,
             *("--space", "minilm_glue", "--tasks", "mrpc", "--set", "data={source: glue_dir, path: /nowhere}"),
             *("--storage", read_only, "--set", f"tracking.uri={nowhere}", "--only", "storage,mlflow,data"),
             prefix=mounted(f"mount -t tmpfs -o ro none {read_only}"),

@@ -1,7 +1,7 @@
 """The process that makes a few training steps and times them: `python -m stkd.trainers.step_process FOLDER SECONDS`.
 
-It makes what each `N.json` in the folder asks for, and writes `N.timed`. After SECONDS it says where it is, see
-`stkd.trainers.steps`.
+It makes what each `N.json` in the folder asks for, and writes `N.timed`. After SECONDS it says where it is and ends,
+also where nobody waits for it any more. See `stkd.trainers.steps`.
 """
 
 import faulthandler
@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 
 if __name__ == "__main__":  # before what takes long, and may hang
-    faulthandler.dump_traceback_later(float(sys.argv[2]))
+    faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
 
 import numpy as np
 import torch

@@ -21,8 +21,8 @@ from stkd.trainers.costs import Untrained
 
 PROCESS = [sys.executable, "-P", "-m", "stkd.trainers.step_process"]
 """`-P`: no folder of the user's own is where modules are looked for."""
-LAST_WORDS_SECONDS = 2.0
-"""So long before its end, a process that hangs says where."""
+SPARE_SECONDS = 2.0
+"""Beyond its limit, for a process to say where it hangs, and to end."""
 LONGEST_REASON = 300
 
 
@@ -87,7 +87,7 @@ def _run(folder: Path, limit: float) -> None:
     words = folder / "words"
     with words.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*PROCESS, str(folder), str(max(1.0, limit - LAST_WORDS_SECONDS))],
+            [*PROCESS, str(folder), str(limit)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -95,15 +95,15 @@ def _run(folder: Path, limit: float) -> None:
             start_new_session=True,
         )
         try:
-            code = process.wait(limit)
+            code = process.wait(limit + SPARE_SECONDS)
         except subprocess.TimeoutExpired:
-            raise StepError(f"hangs: not done within {limit:.0f} s{_place(_text(words))}") from None
+            code = -signal.SIGKILL
         finally:  # whatever it has started, too: a compiler, for one
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code:
-        raise StepError(_reason(_text(words), code))
+        raise StepError(_reason(words.read_text(encoding="utf-8", errors="replace"), code, limit))
 
 
 def _environment() -> dict[str, str]:
@@ -112,17 +112,13 @@ def _environment() -> dict[str, str]:
     return kept | {"TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def _text(words: Path) -> str:
-    return words.read_text(encoding="utf-8", errors="replace")
-
-
-def _place(words: str) -> str:
-    """Where a process that was about to be ended stood, by what `faulthandler` wrote."""
-    found = re.search(r'most recent call first\):\n  File "([^"]+)", line (\d+)', words)
-    return f", in {found[1]}, line {found[2]}" if found else ""
-
-
-def _reason(words: str, code: int) -> str:
-    lines = [line.strip() for line in words.splitlines() if re.match(r"(\[rank0\]: )?[\w.]+(Error|Exception)\b", line)]
-    last = lines[-1] if lines else (words.strip().splitlines() or [f"it ended with {code}"])[-1].strip()
-    return last.removeprefix("[rank0]: ")[:LONGEST_REASON]
+def _reason(words: str, code: int, limit: float) -> str:
+    hangs = re.search(
+        r"^Timeout \(.*\n.*most recent call first\):\n  File \"([^\"]+)\", line (\d+)", words, re.MULTILINE
+    )
+    if hangs or code == -signal.SIGKILL:
+        place = f", in {hangs[1]}, line {hangs[2]}" if hangs else ""
+        return f"hangs: not done within {limit:.0f} s{place}"
+    errors = re.findall(r"^(?:\[rank0\]: )?((?:\w+\.)*\w*(?:Error|Exception)\b.*)", words, re.MULTILINE)
+    last = errors or words.strip().splitlines() or [f"it ended with {code}"]
+    return last[-1].strip()[:LONGEST_REASON]
