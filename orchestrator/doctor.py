@@ -62,7 +62,7 @@ class Doctor:
 
     def _cluster_checks(self) -> list[Check]:
         if self.site.address is None:
-            return [Check("ray", self.site.joined, NODES, "see the newest logs in /tmp/ray")]
+            return [Check("ray", self.site.started, NODES, "see the newest logs in /tmp/ray")]
         return [
             Check("cluster", self.site.joined, NODES, NETWORK),
             Check("token", self.site.token, NODES, NETWORK),

@@ -9,16 +9,15 @@ from typing import Any, Self
 from stkd.cluster.capacity import Capacity, Machine
 from stkd.cluster.cluster import Cluster
 from stkd.cluster.each_node import Answer, ask_each
-from stkd.cluster.errors import ClusterError, TokenError
+from stkd.cluster.errors import TokenError
 from stkd.cluster.joining import wants_token
 from stkd.orchestrator.findings import Finding
 from stkd.orchestrator.node_questions import NodeFacts, look
 from stkd.orchestrator.preflight import count_gpus
 from stkd.orchestrator.requirements import needed
 
-ANSWER_SECONDS = 42.0
-"""How long nodes may take: one that is new to this stkd installs it first."""
-
+ANSWER_SECONDS = 47.0
+"""After so long nodes have answered, or do not: one that is new to this stkd installs it first."""
 LEAVE_SECONDS = 3.0
 
 
@@ -40,12 +39,16 @@ class Site:
         self._visit = Thread(target=self._stay, name="site", daemon=True)
 
     def __enter__(self) -> Self:
-        self._visit.start()
+        if self.address is None:
+            self._settled.set()
+        else:
+            self._visit.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        self._visit.join(LEAVE_SECONDS)
+        if self.address is not None:
+            self._visit.join(LEAVE_SECONDS)
 
     @property
     def is_left(self) -> bool:
@@ -54,23 +57,13 @@ class Site:
 
     def _stay(self) -> None:
         try:
-            if self.address is None:
-                self._settled.set()
-                self._try_ray()
-            else:
-                self._join(self.address)
+            assert self.address is not None, "there is nothing to join without an address"
+            self._join(self.address)
         except Exception as error:  # noqa: BLE001 - raised again by whoever asks what came of it
             self._error = error
         finally:
             self._settled.set()
             self._told.set()
-
-    def _try_ray(self) -> None:
-        with Cluster() as cluster:
-            (answer,) = ask_each(cluster.nodes(), _nothing, seconds=self.left())
-        if answer.problem:
-            raise ClusterError(f"Ray runs nothing: {answer.problem}; see its newest logs in /tmp/ray")
-        self._found = "a Ray of this machine starts, and runs a task"
 
     def _join(self, address: str) -> None:
         self._wanted = wants_token(address)
@@ -81,7 +74,7 @@ class Site:
             self._closed.wait()
 
     def joined(self) -> Iterator[Finding]:
-        """Whether the cluster was joined; without one, whether Ray starts here."""
+        """Whether the cluster was joined."""
         self._told.wait()
         if isinstance(self._error, TokenError):
             yield Finding("FAIL", f"{self.address} was not joined", "see the token")
@@ -89,6 +82,15 @@ class Site:
             raise self._error
         else:
             yield Finding("ok", self._found)
+
+    def started(self) -> Iterator[Finding]:
+        """Whether a Ray of this machine starts, and runs something."""
+        with Cluster() as cluster:
+            (answer,) = ask_each(cluster.nodes(), _nothing, seconds=self.left())
+        if answer.problem:
+            yield Finding("FAIL", f"Ray starts, and runs nothing: {answer.problem}", "see its newest logs in /tmp/ray")
+        else:
+            yield Finding("ok", "a Ray of this machine starts, and runs a task")
 
     def left(self) -> float:
         """Seconds in which nodes may still answer."""

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from sweeping import Swept, stkd, write_space
 
 from stkd.cluster.capacity import Capacity, Machine
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.cli import main
 from stkd.orchestrator.dry_run import estimate
-from stkd.orchestrator.forecast import Forecast, Span, rungs, search_epochs
+from stkd.orchestrator.forecast import Forecast, Span, _quantile, rungs, search_epochs
 from stkd.orchestrator.hosting import device_plan
 from stkd.orchestrator.pace import earlier, probed
 from stkd.search_spaces.reading import read_space
@@ -64,6 +67,11 @@ def test_a_long_search_comes_near_successive_halving() -> None:
     halved = 400 * (1 + 3 / 4 + 12 / 16)  # all train one epoch, a quarter four, a sixteenth sixteen
     assert 0.85 * halved < found.low < found.middle < found.high < 1.4 * halved
     assert 0.95 * halved < found.middle < 1.2 * halved
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.floats(0, 1))
+def test_quantiles_are_those_of_numpy(numbers: list[float], share: float) -> None:
+    assert _quantile(sorted(numbers), share) == pytest.approx(np.quantile(numbers, share))
 
 
 def test_a_dry_run_starts_and_writes_nothing(tmp_path: Path) -> None:
