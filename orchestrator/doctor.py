@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -178,13 +179,20 @@ def run_doctor(
             all_ended = all_ended and ended
             if printed is None:
                 show(console, check.name, check.found)
-    if printed:
-        print(machine_text([finding.record(check.name) for check in checks for finding in check.found], printed))
-    code = int(any(finding.mark == "FAIL" for check in checks for finding in check.found))
-    if not (all_ended and site.is_left):  # what hangs would hold up the end of this process, too
-        sys.stdout.flush()
-        os._exit(code)
+        if printed:
+            print(machine_text([finding.record(check.name) for check in checks for finding in check.found], printed))
+        code = int(any(finding.mark == "FAIL" for check in checks for finding in check.found))
+        if not all_ended:  # who still asks must not lose the cluster under their feet
+            _leave_all_behind(code)
+    if not site.is_left:
+        _leave_all_behind(code)
     return code
+
+
+def _leave_all_behind(code: int) -> NoReturn:
+    """End at once: what hangs would hold up the end of this process, too."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _chosen(checks: list[Check], only: Sequence[str]) -> list[Check]:
