@@ -27,7 +27,7 @@ from stkd.trainers.sources import load_task
 from stkd.trainers.steps import Steps
 from stkd.trainers.tasks import did_you_mean
 
-STEP_SECONDS, STEP_SPARE = 40.0, 4.0
+STEP_SECONDS, STEP_SPARE = 35.0, 4.0
 """For a DeepSpeed step, from the start of its process: most of it are imports from a slow disk; and for its answer."""
 QUICK, NODES = 25.0, 49.0
 """How long checks may take: those of this machine, and those that ask nodes."""
