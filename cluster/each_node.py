@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -58,34 +59,6 @@ def _answer(node: str, reference: Any) -> Answer[Any]:
         return Answer(node, problem=lines[-1].strip())
 
 
-def check_shared(nodes: Iterable[Mapping[str, Any]], folder: Path, models: Sequence[str]) -> None:
-    """Raise ClusterError unless every node sees what is written in `folder` here, and the other way round.
-
-    `models` are folders that every node must see, too.
-    """
-    word = token_hex(16)
-    with TemporaryDirectory(prefix=".probe-", dir=folder) as name:
-        probe = Path(name)
-        probe.chmod(0o777)  # nodes may run as other users, in containers
-        (probe / DRIVER).write_text(word, encoding="utf-8")
-        for answer in ask_each(nodes, look_around, probe, word, list(models)):
-            if answer.found is None:
-                raise ClusterError(f"node {answer.node} does not work: {answer.problem}")
-            problem = answer.found.problem
-            if not problem and not _shows(probe / answer.found.written, word):
-                problem = "what is written there is not seen here"
-            if problem:
-                raise ClusterError(
-                    f"storage {folder}, node {answer.node}: {problem}; give a folder that all nodes share, such as "
-                    "NFS, with --storage"
-                )
-            if answer.found.missing:
-                raise ClusterError(
-                    f"node {answer.node}: there is no model folder {answer.found.missing[0]}; put it where all nodes "
-                    "see it"
-                )
-
-
 @dataclass(frozen=True)
 class Surroundings:
     """What a node sees of what the driver sees."""
@@ -93,6 +66,47 @@ class Surroundings:
     written: str = ""
     problem: str = ""
     missing: tuple[str, ...] = ()
+
+
+def check_shared(nodes: Iterable[Mapping[str, Any]], folder: Path, models: Sequence[str]) -> None:
+    """Raise ClusterError unless every node sees what is written in `folder` here, and the other way round.
+
+    `models` are folders that every node must see, too.
+    """
+    for answer in seen_together(partial(ask_each, list(nodes)), folder, models):
+        if answer.found is None:
+            raise ClusterError(f"node {answer.node} does not work: {answer.problem}")
+        if answer.found.problem:
+            raise ClusterError(
+                f"storage {folder}, node {answer.node}: {answer.found.problem}; give a folder that all nodes share, "
+                "such as NFS, with --storage"
+            )
+        if answer.found.missing:
+            raise ClusterError(
+                f"node {answer.node}: there is no model folder {answer.found.missing[0]}; put it where all nodes see it"
+            )
+
+
+def seen_together(
+    ask: Callable[..., list[Answer[Surroundings]]], folder: Path, models: Sequence[str] = ()
+) -> list[Answer[Surroundings]]:
+    """What each node sees of what is written in `folder` here, and this machine of what they write.
+
+    `ask` asks the nodes a question. Raises OSError where nothing can be written here.
+    """
+    word = token_hex(16)
+    with TemporaryDirectory(prefix=".probe-", dir=folder) as name:
+        probe = Path(name)
+        probe.chmod(0o777)  # nodes may run as other users, in containers
+        (probe / DRIVER).write_text(word, encoding="utf-8")
+        return [_seen_from_here(answer, probe, word) for answer in ask(look_around, probe, word, list(models))]
+
+
+def _seen_from_here(answer: Answer[Surroundings], probe: Path, word: str) -> Answer[Surroundings]:
+    found = answer.found
+    if found is None or found.problem or _shows(probe / found.written, word):
+        return answer
+    return Answer(answer.node, replace(found, problem="what is written there is not seen here"))
 
 
 def look_around(probe: Path, word: str, models: Sequence[str]) -> Surroundings:

@@ -7,3 +7,7 @@ class ClusterError(ValueError):
 
 class PlacementError(ClusterError):
     """What was asked for can never be placed."""
+
+
+class TokenError(ClusterError):
+    """A cluster wants a token that this machine does not have, or this machine one that the cluster does not."""

@@ -15,7 +15,7 @@ import requests
 from aiohttp import ClientError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from stkd.cluster.errors import ClusterError
+from stkd.cluster.errors import ClusterError, TokenError
 from stkd.cluster.tokens import require_token, set_mode, token_header, wrong_token
 from stkd.cluster.wheel import build_wheel
 
@@ -86,7 +86,7 @@ class Jobs:
             return
         require_token(self._place)
         if self._probe() in (requests.codes.unauthorized, requests.codes.forbidden):
-            raise ClusterError(wrong_token(self._place))
+            raise TokenError(wrong_token(self._place))
 
     def _probe(self) -> int:
         try:

@@ -20,7 +20,7 @@ from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
-from stkd.cluster.errors import ClusterError
+from stkd.cluster.errors import ClusterError, TokenError
 from stkd.cluster.tokens import MODE, require_token, set_mode, token_header, wrong_token
 
 ANSWER_SECONDS = 10.0
@@ -47,6 +47,18 @@ def ready_to_join(address: str) -> Iterator[str]:
         _compare_versions(client, address)
         _find_own_node(client, address)
         yield gcs
+    finally:
+        set_mode(before)
+
+
+def wants_token(address: str) -> bool:
+    """Whether the cluster asks for a token. Not while this process joins one; raises ClusterError."""
+    host, port = _parsed(address)
+    _reach(host, port, address)
+    before = os.environ.get(MODE)
+    set_mode("disabled")
+    try:
+        return _ask(f"{host}:{port}", address, None) is grpc.StatusCode.UNAUTHENTICATED
     finally:
         set_mode(before)
 
@@ -91,7 +103,7 @@ def _agree_on_token(gcs: str, address: str) -> None:
     set_mode("disabled")
     wanted = _ask(gcs, address, None) is grpc.StatusCode.UNAUTHENTICATED
     if not wanted and chosen == "token":
-        raise ClusterError(
+        raise TokenError(
             f"--address {address}: {MODE} is token here, but the cluster wants none, so that its nodes "
             f"could not answer; start the cluster with {MODE}=token, or unset it here"
         )
@@ -100,7 +112,7 @@ def _agree_on_token(gcs: str, address: str) -> None:
     place = f"--address {address}"
     require_token(place)
     if _ask(gcs, address, token_header()) is grpc.StatusCode.UNAUTHENTICATED:
-        raise ClusterError(wrong_token(place))
+        raise TokenError(wrong_token(place))
 
 
 def _ask(gcs: str, address: str, headers: dict[str, str] | None) -> grpc.StatusCode:

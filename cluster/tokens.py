@@ -8,7 +8,7 @@ from secrets import token_hex
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
-from stkd.cluster.errors import ClusterError
+from stkd.cluster.errors import TokenError
 
 MODE, TOKEN, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
@@ -23,17 +23,15 @@ def set_mode(mode: str | None) -> None:
 
 
 def require_token(place: str) -> None:
-    """Have Ray send this machine's token; raises ClusterError, which begins with `place`, where there is none."""
+    """Have Ray send this machine's token; raises TokenError, which begins with `place`, where there is none."""
     loader = AuthenticationTokenLoader.instance()
     loader.reset_cache()
     try:
         found = loader.has_token(ignore_auth_mode=True)
     except AuthenticationError as error:
-        raise ClusterError(
-            f"{place}: the cluster wants a token, but {_origin()} cannot be read, or is empty"
-        ) from error
+        raise TokenError(f"{place}: the cluster wants a token, but {_origin()} cannot be read, or is empty") from error
     if not found:
-        raise ClusterError(
+        raise TokenError(
             f"{place}: the cluster wants a token, and none is here; give the one that its head was started with, by "
             f"{TOKEN}, by a file that {PATH} names, or in ~/.ray/auth_token"
         )

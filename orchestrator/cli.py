@@ -7,7 +7,14 @@ from typing import Any, NoReturn
 
 import click
 
-from stkd.orchestrator import cluster_commands, handover_commands, inspect_commands, result_commands, sweep_commands
+from stkd.orchestrator import (
+    cluster_commands,
+    doctor_commands,
+    handover_commands,
+    inspect_commands,
+    result_commands,
+    sweep_commands,
+)
 from stkd.orchestrator.options import Settings, debug_option
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.errors import NothingFitsError
@@ -19,6 +26,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = (
     sweep_commands.sweep,
     sweep_commands.score,
+    doctor_commands.doctor,
     cluster_commands.submit,
     cluster_commands.status,
     cluster_commands.logs,

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm as normal
-from scipy.stats import t as student_t
+from scipy.special import ndtri, stdtrit
 
 from stkd.orchestrator.phases import SEED, SPARSITY
 from stkd.orchestrator.results import (
@@ -40,7 +39,7 @@ Score = Callable[[Array, Array], float]
 
 def interval(mean: float, error: float, seeds: int) -> Interval:
     """Student's t interval for a standard error known from so many seeds; a single one leaves it open."""
-    reach = error * float(student_t.ppf(0.5 + CONFIDENCE / 2, seeds - 1)) if seeds > 1 else inf
+    reach = error * float(stdtrit(seeds - 1, 0.5 + CONFIDENCE / 2)) if seeds > 1 else inf
     return Interval(mean, mean - reach, mean + reach)
 
 
@@ -139,9 +138,7 @@ def interval_on_test(answers: Answers, score: Score) -> tuple[Interval, float]:
 
 def over_examples(logits: Array, labels: Array, score: Score) -> Interval:
     """The score of a single training, with the interval that the chance of its examples alone gives it."""
-    reach = float(normal.ppf(0.5 + CONFIDENCE / 2)) * sqrt(
-        _example_variance((Answers({0: logits}, labels),), labels, score)
-    )
+    reach = float(ndtri(0.5 + CONFIDENCE / 2)) * sqrt(_example_variance((Answers({0: logits}, labels),), labels, score))
     mean = score(logits, labels)
     return Interval(mean, mean - reach, mean + reach)
 

