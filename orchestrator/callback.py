@@ -83,6 +83,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
         if result["failure"]:
             return
         self._last_heard[trial.trial_id] = monotonic()
+        if self._interruption is not None:
+            self._interruption.reported(trial.trial_id)
         changes: dict[str, Any] = {"epochs": int(measured["epoch"]), "saved": known.saved + result["saved"]}
         if result["note"]:
             changes["note"] = result["note"]

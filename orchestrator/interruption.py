@@ -47,10 +47,16 @@ class Interruption:
         elif self._presses > 2:
             raise KeyboardInterrupt
 
+    def reported(self, trial: str) -> None:
+        """A trial has trained an epoch, which will be stored next."""
+        if self._told:
+            self._finishing.add(trial)
+
     def look(self, running: Collection[str]) -> set[str]:
         """Told after each of Tune's steps which trials run; returns those that have just finished their last epoch.
 
-        When all that ran at the first Ctrl-C have, Tune is told to end. What begins meanwhile has little to lose.
+        When all that ran at the first Ctrl-C have, Tune is told to end. What begins meanwhile is not waited for, unless
+        it has `reported` an epoch.
         """
         if self._presses > self._told:
             if not self._told:

@@ -60,14 +60,14 @@ class Terminal:
         gone = ["".join(line[column].data for column in sorted(line)).rstrip() for line in self.screen.history.top]
         return [*gone, *self.shown]
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 300) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 600) -> None:
         """Go on reading until the condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "\n".join(self.history)
             assert self._read(), "\n".join(self.history)
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 300) -> int:
         """Read to the end; returns the exit code."""
         deadline = time.monotonic() + seconds
         while self._read():

@@ -41,7 +41,10 @@ def test_once_waits_for_what_runs_twice_for_nothing_and_then_everything_ends() -
         assert interruption.look({"a", "b"}) == set()
         assert interruption.look({"b", "late"}) == {"a"}
         assert ends == []
-        assert interruption.look({"late"}) == {"b"}
+        interruption.reported("prompt")
+        assert interruption.look({"late", "prompt"}) == {"b"}
+        assert ends == []
+        assert interruption.look({"late"}) == {"prompt"}
         assert ends == ["tune"]
         signal.raise_signal(signal.SIGINT)
         assert ends == ["tune", "tune"]
@@ -73,9 +76,9 @@ def test_schedulers_pause_what_would_go_on() -> None:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    """Where a sweep of four trials, of 12 epochs each and two at a time, will lie."""
-    training = {"epochs": 12, "max_length": 32, "learning_rate": 1.0e-3}
-    trials = {"count": 4, "searcher": "grid", "scheduler": {"asha": {"grace_period": 11}}}
+    """Where a sweep of four trials, of 6 epochs each and two at a time, will lie."""
+    training = {"epochs": 6, "max_length": 32, "learning_rate": 1.0e-3}
+    trials = {"count": 4, "searcher": "grid", "scheduler": {"asha": {"grace_period": 5}}}
     write_space(tmp_path, training=training, trials=trials)
     return Storage(tmp_path / "runs")
 
@@ -130,7 +133,7 @@ def test_ctrl_c_once_and_twice_and_a_resume_that_trains_no_epoch_again(storage: 
     _, alive = psutil.wait_procs(family, timeout=20)
     assert [process.name() for process in alive] == []
     kept = trials(storage)
-    assert any(trial.status == "running" and 0 < trial.epochs < 12 for trial in kept.values())
+    assert any(trial.status == "running" and 0 < trial.epochs < 6 for trial in kept.values())
     sweep = storage.find_sweep()
     assert set(trained(sweep).values()) == {1}
 
