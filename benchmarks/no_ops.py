@@ -16,7 +16,6 @@ from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
 from stkd.orchestrator.agenda import Agenda
-from stkd.orchestrator.display import Display
 from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.history import SCORE, epoch_entry
@@ -24,6 +23,7 @@ from stkd.orchestrator.hosting import Room, trial_request
 from stkd.orchestrator.ledger import Ledger
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile
+from stkd.orchestrator.screen import people_watching
 from stkd.orchestrator.searching import learning
 from stkd.orchestrator.study import Study
 from stkd.orchestrator.sweep import TRACKING_SECONDS
@@ -93,7 +93,7 @@ class Contest:
             file = ResultsFile(plan.folder.results)
             room = Room(self._space, self._prepared.cluster)
             ledger = Ledger(file, room.devices)
-            observer = Observers([ResultsObserver(file), ledger, recorder, Display(console)])
+            observer = Observers([ResultsObserver(file), ledger, recorder, *people_watching(console, self._space)])
             watch = Watch(plan, observer)
             observer.task_started(data, resumed=False)
             agenda = Agenda(self._space, self._study(plan), lambda: file.read(data.task.name), observer.phase_started)

@@ -28,6 +28,7 @@ BENCHES = (
     "first_step",
     "no_ops",
     "trial_memory",
+    "scale",
     "second_sweep",
     "commands",
     "whole_sweep",

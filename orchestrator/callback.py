@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
+from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import TaskFolder
 from stkd.orchestrator.phases import phase_of, role_of, values_of
 from stkd.orchestrator.results import Status, TrialResult
@@ -38,8 +39,10 @@ class SweepCallback(Callback):  # type: ignore[misc]
         observer: Observer,
         known: Mapping[str, TrialResult],
         queue: Queue | None = None,
+        interruption: Interruption | None = None,
     ) -> None:
-        self._space, self._folder, self._observer, self._queue = space, folder, observer, queue
+        self._space, self._folder, self._observer = space, folder, observer
+        self._queue, self._interruption = queue, interruption
         self.trials = dict(known)
         self._clocks: dict[str, float] = {}
         self._last_heard: dict[str, float] = {}
@@ -53,6 +56,12 @@ class SweepCallback(Callback):  # type: ignore[misc]
         """Tune has done what there was to do for now."""
         if self._queue is not None:
             self._queue.look(lambda: any(trial.status == TuneTrial.PENDING for trial in trials))
+        if self._interruption is not None and self._interruption.asked:
+            running = {trial.trial_id for trial in trials if trial.status == TuneTrial.RUNNING}
+            rested = sorted(self._interruption.look(running))
+            for known in (self.trials[trial] for trial in rested):
+                if known.status == "running":
+                    self._observer.trial_paused(known)
 
     @override
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -74,6 +83,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
         if result["failure"]:
             return
         self._last_heard[trial.trial_id] = monotonic()
+        if self._interruption is not None:
+            self._interruption.reported(trial.trial_id)
         changes: dict[str, Any] = {"epochs": int(measured["epoch"]), "saved": known.saved + result["saved"]}
         if result["note"]:
             changes["note"] = result["note"]

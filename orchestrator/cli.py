@@ -15,14 +15,10 @@ from stkd.orchestrator import (
     result_commands,
     sweep_commands,
 )
+from stkd.orchestrator.endings import exit_code_of, outcome_of
 from stkd.orchestrator.options import Settings, debug_option
 from stkd.search_spaces.values import without_secrets
-from stkd.trainers.errors import NothingFitsError
 
-EXIT_INTERNAL = 1
-EXIT_USER = 2
-EXIT_NOTHING_FITS = 1
-EXIT_INTERRUPTED = 130
 COMMANDS = (
     sweep_commands.sweep,
     sweep_commands.score,
@@ -43,22 +39,18 @@ COMMANDS = (
 
 
 def guarded(command: Callable[[], int | None], settings: Settings) -> int:
-    """Runs `command` and returns the exit code; whatever it raises becomes one line for a person.
-
-    A ValueError of our own classes is a mistake of the user, for whom its message was written. Anything else is ours.
-    """
+    """Runs `command` and returns the exit code; whatever it raises becomes one line for a person."""
     try:
         return command() or 0
-    except (KeyboardInterrupt, click.Abort):
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as error:
+        return exit_code_of(error)
     except click.ClickException as error:
         return _complain(error.format_message(), settings, error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place where a traceback turns into a sentence
-        if isinstance(error, ValueError) and type(error).__module__.startswith("stkd."):
-            exit_code = EXIT_NOTHING_FITS if isinstance(error, NothingFitsError) else EXIT_USER
-            return _complain(str(error), settings, exit_code)
+        if outcome_of(error) != "failed":
+            return _complain(str(error), settings, exit_code_of(error))
         hint = "" if settings.debug else "; run again with --debug for the traceback"
-        return _complain(f"internal error: {type(error).__name__}: {error}{hint}", settings, EXIT_INTERNAL)
+        return _complain(f"internal error: {type(error).__name__}: {error}{hint}", settings, exit_code_of(error))
 
 
 def _complain(message: str, settings: Settings, exit_code: int) -> int:

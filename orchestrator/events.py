@@ -41,6 +41,12 @@ class Observer:
     def trial_retried(self, trial: TrialResult) -> None:
         """A trial has failed, and will be tried again from its last epoch."""
 
+    def interrupted(self, running: int, at_once: bool) -> None:
+        """The sweep is to stop: so many trials finish the epoch that they are in first, or nothing is waited for."""
+
+    def trial_paused(self, trial: TrialResult) -> None:
+        """A trial has finished its epoch before the sweep stops; a resume goes on from there."""
+
     def testing_started(self) -> None:
         """The test split is about to be read."""
 
@@ -115,6 +121,16 @@ class Observers(Observer):
     def trial_retried(self, trial: TrialResult) -> None:
         for observer in self._observers:
             observer.trial_retried(trial)
+
+    @override
+    def interrupted(self, running: int, at_once: bool) -> None:
+        for observer in self._observers:
+            observer.interrupted(running, at_once)
+
+    @override
+    def trial_paused(self, trial: TrialResult) -> None:
+        for observer in self._observers:
+            observer.trial_paused(trial)
 
     @override
     def testing_started(self) -> None:

@@ -1,7 +1,7 @@
 """What a task of a sweep would run, found without running it: stages, trials, and how long trials go on."""
 
 from bisect import insort
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,6 +16,7 @@ from stkd.orchestrator.history import trial_inputs
 from stkd.orchestrator.phases import Planned, confirmations, controls, drawn
 from stkd.orchestrator.results import TaskResults, TrialResult
 from stkd.orchestrator.stages import Shared, Stages
+from stkd.orchestrator.time_left import rungs
 from stkd.search_spaces.schema import Space
 from stkd.trainers.ranking import UnitScores, mask_name
 from stkd.trainers.sources import TaskData
@@ -175,21 +176,6 @@ def _later(space: Space, task: str) -> list[Planned]:
         made = TrialResult("", control.values, "finished", "control", control.role, student=f"control {number}")
         results.trials[made.student] = made
     return [*planned, *confirmations(space, results)]
-
-
-def rungs(space: Space) -> list[int]:
-    """After how many epochs ASHA stops trials; the last epoch is none."""
-    if space.trials.scheduler is None:
-        return []
-    asha = space.trials.scheduler.asha
-    return list(_milestones(asha.grace_period, asha.reduction_factor, space.longest_training))
-
-
-def _milestones(grace: int, factor: int, longest: int) -> Iterator[int]:
-    rung = grace
-    while rung < longest:
-        yield rung
-        rung *= factor
 
 
 def search_epochs(space: Space, trials: int, concurrent: int) -> Span:

@@ -75,6 +75,10 @@ class Ledger(Observer):
         self._holders.pop(trial.trial, None)
 
     @override
+    def trial_paused(self, trial: TrialResult) -> None:
+        self.trial_ended(trial)
+
+    @override
     def testing_started(self) -> None:
         self._pass()
         self._holders = {TESTING: self._present.stage}
@@ -92,19 +96,35 @@ class Ledger(Observer):
     def _pass(self) -> None:
         """Book the time since the last event."""
         now = self._clock()
-        idle = max(0.0, self._present.devices - sum(self._holders.values()))
-        for holder, devices in {**self._holders, IDLE: idle}.items():
-            self._held[holder] += (now - self._last) * devices  # type: ignore[assignment]
+        self._held.update(self._since_last(now))
         self._last = now
         self._present = self._plan()
         if now - self._kept >= KEEP_SECONDS or self._over:
             self._keep(now)
 
+    def _since_last(self, now: float) -> Counter[str]:
+        holders = dict(self._holders)
+        idle = max(0.0, self._present.devices - sum(holders.values()))
+        passed: Counter[str] = Counter()
+        for holder, devices in {**holders, IDLE: idle}.items():
+            passed[holder] = (now - self._last) * devices  # type: ignore[assignment]
+        return passed
+
     def _keep(self, now: float) -> None:
         self._kept = now
-        plan, seconds, held = self._present, now - self._start, dict(self._held)
+        self._file.keep_session(self._session(now, self._held))
+
+    def so_far(self) -> Session:
+        """What the devices were held for until now, in this session."""
+        now = self._clock()
+        held = Counter(self._held)
+        held.update(self._since_last(now))
+        return self._session(now, held)
+
+    def _session(self, now: float, held: Counter[str]) -> Session:
+        plan, seconds = self._present, now - self._start
         devices = sum(held.values()) / seconds if seconds else plan.devices
-        self._file.keep_session(Session(self._begun, plan.unit, devices, plan.stage, plan.trial, seconds, held))
+        return Session(self._begun, plan.unit, devices, plan.stage, plan.trial, seconds, dict(held))
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,18 @@ def sweep_options(command: Command) -> Command:
     return command
 
 
+def speech_options(command: Command) -> Command:
+    """How a sweep speaks."""
+    quiet = click.option("--quiet", is_flag=True, help="Print only the result, and what goes wrong.")
+    machine = click.option(
+        "--json-lines",
+        "as_lines",
+        is_flag=True,
+        help="Print an object of JSON for each event; the rest goes to stderr.",
+    )
+    return quiet(machine(command))
+
+
 def one_of_space_and_resume(space: Path | None, overrides: tuple[str, ...], tasks: str, resume: str | None) -> Path:
     """The space of a new sweep; any path where one is resumed. Raises UsageError unless it is one or the other."""
     if resume is not None:

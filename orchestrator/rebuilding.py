@@ -13,13 +13,13 @@ from stkd.cluster.capacity import Request
 from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.admission import admit
 from stkd.orchestrator.artifacts import ArtifactStore
-from stkd.orchestrator.display import Display
-from stkd.orchestrator.events import Observer
+from stkd.orchestrator.events import Observer, Observers
 from stkd.orchestrator.hosting import worker_gang
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.runs import Run
 from stkd.orchestrator.score_tables import print_line
 from stkd.orchestrator.scoring import run_stages
+from stkd.orchestrator.screen import people_watching
 from stkd.orchestrator.session import quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.stages import CallGang, Shared, Stages, ray_caller, read_metrics
 from stkd.orchestrator.tables import percent
@@ -106,7 +106,7 @@ def _distilled(run: Run, plan: TrialPlan, cluster: Cluster, console: Console) ->
     parts, student = parts_of(plan.shared, space), plan.shared.of(space.student)
     cores, resources = _cores(record) or space.resources.cpus_per_rank, space.resources
     request = Request(resources.ranks, cores, resources.gpus_per_rank)
-    with worker_gang(cluster, Display(console), "the student waits", request) as host:
+    with worker_gang(cluster, Observers(people_watching(console, space)), "the student waits", request) as host:
         call = ray_caller(host)
         settings = (space.distillation, space.training.seed)
         mask: str = call("mask_fingerprint", student.scores, *settings)

@@ -20,7 +20,7 @@ def machine_text(records: Sequence[Record], printed: Printed) -> str:
 
 def as_json(content: object) -> str:
     """JSON by the standard: what is no number, as an interval without an end, is null."""
-    return json.dumps(_finite(content), indent=2, allow_nan=False)
+    return json.dumps(finite(content), indent=2, allow_nan=False)
 
 
 def as_csv(records: Sequence[Record]) -> str:
@@ -45,13 +45,14 @@ def flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return found
 
 
-def _finite(content: object) -> object:
+def finite(content: object) -> object:
+    """The same, with None for every number that JSON has not."""
     match content:
         case float():
             return content if isfinite(content) else None
         case Mapping():
-            return {key: _finite(value) for key, value in content.items()}
+            return {key: finite(value) for key, value in content.items()}
         case list() | tuple():
-            return [_finite(value) for value in content]
+            return [finite(value) for value in content]
         case _:
             return content

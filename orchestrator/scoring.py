@@ -10,13 +10,14 @@ from rich.console import Console
 from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.admission import admit
 from stkd.orchestrator.artifacts import ArtifactStore
-from stkd.orchestrator.display import Display
+from stkd.orchestrator.events import Observers
 from stkd.orchestrator.heat_maps import draw_heat_maps
 from stkd.orchestrator.hosting import stage_host
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.records import Printed, Record, as_csv, as_json
 from stkd.orchestrator.score_report import ScoreReport
 from stkd.orchestrator.score_tables import print_line, print_scores
+from stkd.orchestrator.screen import people_watching
 from stkd.orchestrator.session import hide_secrets_of_the_command, quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.stages import Shared, Stages, student_label
 from stkd.search_spaces.schema import Space
@@ -114,7 +115,7 @@ def _score_tasks(
 
 def run_stages(space: Space, data: TaskData, cluster: Cluster, console: Console, cores: int | None = None) -> Shared:
     """A task's stages, shown as they run; on CPUs with so many cores, or all."""
-    display = Display(console)
+    display = Observers(people_watching(console, space))
     finished = False
     display.task_started(data, resumed=False)
     try:

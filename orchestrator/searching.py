@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.history import SCORE
+from stkd.orchestrator.interruption import is_asked
 from stkd.orchestrator.phases import phase_of
 from stkd.orchestrator.study import Study
 from stkd.search_spaces.schema import Space
@@ -106,6 +107,10 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]
     @override
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A new trial's configuration; None while there is no place for it, FINISHED when all have ended."""
+        if is_asked():
+            if not self.agenda.running:  # nothing ends any more, so Tune would wait for ever
+                raise KeyboardInterrupt
+            return None
         if self.agenda.running >= self._concurrent():
             return None
         config = self.agenda.next(trial_id)
@@ -175,12 +180,31 @@ class SearchOnly(ASHAScheduler):  # type: ignore[misc]
             super().on_trial_remove(tune_controller, trial)
 
 
+class Interruptible(FIFOScheduler):  # type: ignore[misc]
+    """Pauses each trial after its epoch, once the sweep is to stop: Tune then stores a checkpoint and goes on."""
+
+    @override
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Whether a trial goes on."""
+        decision = str(super().on_trial_result(tune_controller, trial, result))
+        return str(TrialScheduler.PAUSE) if decision == TrialScheduler.CONTINUE and is_asked() else decision
+
+    @override
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """A trial that waits for its turn; none when the sweep is to stop."""
+        return None if is_asked() else super().choose_trial_to_run(tune_controller)
+
+
+class InterruptibleSearch(Interruptible, SearchOnly):
+    """Both."""
+
+
 def scheduler(space: Space) -> TrialScheduler:
     """Who stops weak trials early."""
     rules = space.trials.scheduler
     if rules is None:
-        return FIFOScheduler()
-    return SearchOnly(
+        return Interruptible()
+    return InterruptibleSearch(
         time_attr="training_iteration",
         metric=SCORE,
         mode="max",

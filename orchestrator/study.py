@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
+from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -61,6 +61,8 @@ class Study:
         handed_out = [trial for trial in self._trials() if TRIAL in trial.user_attrs]
         self._known = {trial.user_attrs[EFFECTIVE]: trial.number for trial in reversed(handed_out)}
         self._lost = [trial.number for trial in handed_out if trial.state is TrialState.RUNNING]
+        self._handed_out = len(handed_out)
+        self._view = View(self._trials())
         self._running: dict[str, int] = {}
         self._all_known = False
 
@@ -72,7 +74,7 @@ class Study:
     @property
     def handed_out(self) -> int:
         """How many trials were handed out in all, but for those that were lost."""
-        return sum(TRIAL in trial.user_attrs for trial in self._trials()) - len(self._lost)
+        return self._handed_out - len(self._lost)
 
     @property
     def exhausted(self) -> bool:
@@ -102,15 +104,18 @@ class Study:
                 self._study.set_user_attr(EXHAUSTED, True)
             return None
         key, number = self._key(settings), len(self._trials())
-        self._study.add_trial(self._record(settings, {TRIAL: trial, EFFECTIVE: key}, TrialState.RUNNING))
+        self._add(self._record(settings, {TRIAL: trial, EFFECTIVE: key}, TrialState.RUNNING))
+        self._handed_out += 1
         self._running[trial] = number
         self._known.setdefault(key, number)
         return dict(settings)
 
     def report(self, trial: str, epoch: int, score: float) -> None:
         """Take the best score of a trial up to an epoch; nothing is changed of a trial that has ended."""
-        if trial in self._running:
-            self._storage.set_trial_intermediate_value(self._id(self._running[trial]), epoch, score)
+        number = self._running.get(trial)
+        if number is not None:
+            self._storage.set_trial_intermediate_value(self._id(number), epoch, score)
+            self._view.report(number, epoch, score)
 
     def complete(self, trial: str, score: float) -> None:
         """A trial has come to its end with this best score."""
@@ -128,6 +133,11 @@ class Study:
         number = self._running.pop(trial, None)
         if number is not None:
             self._study.tell(number, score, state)
+            self._view.tell(number, score, state)
+
+    def _add(self, record: FrozenTrial) -> None:
+        self._study.add_trial(record)
+        self._view.add(record)
 
     def _hand_out_again(self, trial: str, number: int) -> dict[str, Value]:
         self._storage.set_trial_user_attr(self._id(number), TRIAL, trial)
@@ -137,20 +147,15 @@ class Study:
     def _choose(self) -> Settings | None:
         """New settings; where none are found, None if all are known, else the last ones found, known as they are."""
         number = len(self._trials())
-        view = optuna.create_study(direction="maximize")  # in memory: what is only asked for leaves no trace on disk
-        view.add_trials(self._trials())
         settings: Settings | None = None
+        self._view.forget()
         for sampler in self._samplers(number):
-            view.sampler = sampler
-            asked = view.ask(self._distributions)
-            settings = self._clean(asked.params)
+            settings = self._clean(self._view.ask(sampler, self._distributions))
             twin = self._known.get(self._key(settings))
             if twin is None:
                 return settings
-            told = self._repeat(settings, self._trials()[twin])
-            if told is not None:
-                view.tell(asked, state=TrialState.FAIL)
-                view.add_trial(told)
+            if self._repeat(settings, self._trials()[twin]):
+                self._view.forget(1)
         return self._untried(number) if self._finite else settings
 
     def _samplers(self, number: int) -> Iterator[BaseSampler]:
@@ -164,14 +169,13 @@ class Study:
             guided = TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
             yield guided if attempt < GUIDED else RandomSampler(seed)
 
-    def _repeat(self, settings: Settings, known: FrozenTrial) -> FrozenTrial | None:
+    def _repeat(self, settings: Settings, known: FrozenTrial) -> bool:
         """Tell the study of settings what is known of their twin; nothing while that runs, or if they were told of."""
         if not known.state.is_finished() or settings in (trial.params for trial in self._trials()):
-            return None
+            return False
         attributes = {EFFECTIVE: self._key(settings), DUPLICATE_OF: known.number}
-        told = self._record(settings, attributes, known.state, known.value, known.intermediate_values)
-        self._study.add_trial(told)
-        return told
+        self._add(self._record(settings, attributes, known.state, known.value, known.intermediate_values))
+        return True
 
     def _untried(self, number: int) -> Settings | None:
         """One of the points that nothing is known of, by chance."""
@@ -213,6 +217,45 @@ class Study:
     def _id(self, number: int) -> int:
         study = self._storage.get_study_id_from_name(NAME)
         return int(self._storage.get_trial_id_from_study_id_trial_number(study, number))
+
+
+class View:
+    """The study's trials in memory, where samplers are asked: what is only asked for leaves no trace on disk.
+
+    It is kept up to date trial by trial: copying them all for each question takes longer than the answer. What was
+    asked for runs here, until it is forgotten.
+    """
+
+    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
+        self._storage = InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage, direction="maximize")
+        self._ids: list[int] = []
+        self._asked: list[optuna.Trial] = []
+        for trial in trials:
+            self.add(trial)
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Take the study's next trial, as it is."""
+        self._ids.append(self._storage.create_new_trial(self._study._study_id, trial))
+
+    def report(self, number: int, epoch: int, score: float) -> None:
+        """A running trial has a score."""
+        self._storage.set_trial_intermediate_value(self._ids[number], epoch, score)
+
+    def tell(self, number: int, score: float | None, state: TrialState) -> None:
+        """A running trial has ended."""
+        self._study.tell(self._storage.get_trial(self._ids[number]).number, score, state)
+
+    def ask(self, sampler: BaseSampler, distributions: Mapping[str, BaseDistribution]) -> dict[str, Value]:
+        """What the sampler would try next."""
+        self._study.sampler = sampler
+        self._asked.append(self._study.ask(dict(distributions)))
+        return dict(self._asked[-1].params)
+
+    def forget(self, count: int | None = None) -> None:
+        """Count what was asked for last, so many times or always, as failed, which samplers leave out."""
+        for _ in range(len(self._asked) if count is None else count):
+            self._study.tell(self._asked.pop(), state=TrialState.FAIL)
 
 
 def distribution_of(searched: Distribution) -> BaseDistribution:

@@ -14,8 +14,11 @@ from stkd.orchestrator.admission import admit
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.budgeting import nearest_miss, within_budget
 from stkd.orchestrator.cost_book import CostBook
+from stkd.orchestrator.endings import INTERRUPTED
+from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.results import read_results
+from stkd.orchestrator.screen import Screen
 from stkd.orchestrator.session import hide_secrets_of_the_command, quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.tables import print_results
 from stkd.orchestrator.task_sweep import TaskSweep
@@ -29,23 +32,24 @@ from stkd.trainers.tasks import find_task
 
 TRACKING_SECONDS = 120.0
 """How long the end of a sweep waits for MLflow to take what is still to be sent."""
-INTERRUPTED = 130
 
 
-def run_sweep(space: Space, prepared: Mapping[str, TaskData], address: str | None, sweep_id: str | None = None) -> int:
+def run_sweep(
+    space: Space, prepared: Mapping[str, TaskData], address: str | None, screen: Screen, sweep_id: str | None = None
+) -> int:
     """Run a new sweep, on this machine or on the cluster at `address`; returns the exit code.
 
     `prepared` holds the data of the tasks that were read already; a sweep without an id gets one of its own.
     """
-    storage, console = Storage(space.storage_folder), Console()
-    space, found = _within_budget(space, prepared, storage, console)
+    storage = Storage(space.storage_folder)
+    space, found = _within_budget(space, prepared, storage, screen.console)
     sweep = storage.new_sweep(space.name, sweep_id)
     if found:
         sweep.budget.write_text("\n".join(found), encoding="utf-8")
     sweep.space.touch(mode=0o600)  # a tracking URI may hold a password
     sweep.space.write_text(space_text(from_anywhere(space)), encoding="utf-8")
     try:
-        return _run(space, storage, sweep, prepared, console, Cluster(address))
+        return _run(space, storage, sweep, prepared, screen, Cluster(address))
     except ClusterError:  # it was not even begun
         rmtree(sweep.root)
         raise
@@ -85,10 +89,12 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def resume_sweep(space: Space, prepared: Mapping[str, TaskData], address: str | None, sweep_id: str) -> int:
+def resume_sweep(
+    space: Space, prepared: Mapping[str, TaskData], address: str | None, screen: Screen, sweep_id: str
+) -> int:
     """Continue a sweep where it stopped; trials that ended are not run again. Returns the exit code."""
     storage = Storage(space.storage_folder)
-    return _run(space, storage, storage.find_sweep(sweep_id), prepared, Console(), Cluster(address))
+    return _run(space, storage, storage.find_sweep(sweep_id), prepared, screen, Cluster(address))
 
 
 def _run(
@@ -96,25 +102,31 @@ def _run(
     storage: Storage,
     sweep: SweepFolder,
     prepared: Mapping[str, TaskData],
-    console: Console,
+    screen: Screen,
     cluster: Cluster,
 ) -> int:
     uri = tracking_uri(space.tracking.uri, storage.root)
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
-    console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
+    screen.console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
+    if screen.lines is not None:
+        screen.lines.keep(sweep=sweep.sweep_id, results=str(sweep.root))
+        screen.lines.write("sweep_started", sweep=sweep.sweep_id, results=str(sweep.root), tasks=space.tasks)
     finished = False
     with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
         try:
-            finished = _run_tasks(space, storage, sweep, tracker, console, prepared, cluster)
+            finished = _run_tasks(space, storage, sweep, tracker, screen, prepared, cluster)
         except KeyboardInterrupt:
-            console.print("stopping", highlight=False)
+            screen.console.print("stopping", highlight=False)
         if finished:
-            _report(storage, sweep, tracker, space.tasks, console)
+            _report(storage, sweep, tracker, space.tasks, screen.errors)
         if not tracker.close(TRACKING_SECONDS):
             problem = tracker.problem or "it was slow"
-            console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
+            waiting = f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them"
+            screen.errors.print(waiting, markup=False, soft_wrap=True)
         keep_ending(sweep, "finished" if finished else "stopped")
-    _print_end(console, space, storage, sweep, without_secrets(uri), finished, cluster)
+    _print_end(screen.results, space, storage, sweep, without_secrets(uri), finished, cluster)
+    if screen.lines is not None:
+        screen.lines.keep(best=best_students(storage, sweep), **_places(storage, sweep, without_secrets(uri)))
     if not finished:
         return INTERRUPTED
     missed = [miss for results in read_results(sweep).values() if (miss := nearest_miss(results))]
@@ -128,7 +140,7 @@ def _run_tasks(
     storage: Storage,
     sweep: SweepFolder,
     tracker: Tracker,
-    console: Console,
+    screen: Screen,
     prepared: Mapping[str, TaskData],
     cluster: Cluster,
 ) -> bool:
@@ -138,9 +150,31 @@ def _run_tasks(
         admit(space, cluster, tracker.uri)
         for task in space.tasks:
             data = prepared.get(task) or load_task(task, space.data)
-            if not TaskSweep(space, storage, sweep, tracker, console, data, cluster).run():
+            if not TaskSweep(space, storage, sweep, tracker, screen, data, cluster).run():
                 return False
     return True
+
+
+def best_students(storage: Storage, sweep: SweepFolder) -> dict[str, object]:
+    """The chosen student of each task that has one: what it is, where it lies, and its scores, in 0..1."""
+    chosen = {task: (chosen_trial(results), results) for task, results in read_results(sweep).items()}
+    return {
+        task: {
+            "name": trial.name,
+            "trial": trial.trial,
+            "values": trial.values,
+            "student": str(storage.artifacts / trial.student),
+            "score": trial.score,
+            "test_score": results.tests[trial.student].score if trial.student in results.tests else None,
+        }
+        for task, (trial, results) in chosen.items()
+        if trial is not None
+    }
+
+
+def _places(storage: Storage, sweep: SweepFolder, uri: str) -> dict[str, object]:
+    report = str(sweep.report) if sweep.report.is_file() else None
+    return {"report": report, "artifacts": str(storage.artifacts), "mlflow": uri}
 
 
 def _report(storage: Storage, sweep: SweepFolder, tracker: Tracker, tasks: Sequence[str], console: Console) -> None:

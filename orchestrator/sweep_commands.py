@@ -6,6 +6,7 @@ from shlex import join
 
 import click
 
+from stkd.orchestrator.json_lines import JsonLines, end_of, json_lines
 from stkd.orchestrator.options import (
     DEFAULT_STORAGE,
     address_option,
@@ -14,6 +15,7 @@ from stkd.orchestrator.options import (
     one_of_space_and_resume,
     printed_option,
     set_option,
+    speech_options,
     sweep_options,
     tasks_option,
 )
@@ -27,6 +29,7 @@ from stkd.search_spaces.values import without_secrets
 @click.option("--probe", is_flag=True, help="With --dry-run: estimate by a few steps of the real models, some 30 s.")
 @click.option("--sweep-id", hidden=True, help="What the new sweep is called; a job says so.")
 @address_option
+@speech_options
 @debug_option
 def sweep(
     space: Path | None,
@@ -38,6 +41,8 @@ def sweep(
     probe: bool,
     sweep_id: str | None,
     address: str | None,
+    quiet: bool,
+    as_lines: bool,
 ) -> int:
     """Search for the best student.
 
@@ -47,29 +52,37 @@ def sweep(
       stkd sweep --space quickstart --dry-run --probe
       stkd sweep --resume
       stkd sweep --space glue --storage /shared/stkd --address 10.0.0.1:6379
+
+    Ctrl-C lets running trials finish their epoch, so that --resume loses nothing; twice, it stops at once.
     """  # noqa: D301 - click's mark of lines that stay as they are
-    file = one_of_space_and_resume(space, overrides, tasks, resume)
+    with json_lines(as_lines) as lines:
+        file = one_of_space_and_resume(space, overrides, tasks, resume)
+        _check_dry(dry_run, probe, resume)
+        if resume is not None:
+            return end_of(lines, _resume(resume, storage, address, quiet, lines))
+        from stkd.orchestrator.preflight import check
+        from stkd.search_spaces.reading import read_space
+
+        chosen = read_space(file, overrides, names(tasks), storage)
+        prepared = check(chosen, elsewhere=address is not None, dry=dry_run)
+        if dry_run:
+            from stkd.orchestrator.dry_run import run_dry
+
+            return end_of(lines, run_dry(chosen, prepared, address, probe))
+        from stkd.orchestrator.screen import Screen
+        from stkd.orchestrator.sweep import run_sweep  # loads Ray and torch
+
+        return end_of(lines, run_sweep(chosen, prepared, address, Screen.of(quiet, lines), sweep_id))
+
+
+def _check_dry(dry_run: bool, probe: bool, resume: str | None) -> None:
     if probe and not dry_run:
         raise click.UsageError("--probe says how long a sweep would take; give it with --dry-run")
     if resume is not None and dry_run:
         raise click.UsageError("--dry-run is for a new sweep; `stkd list` shows what one that stopped has left to do")
-    if resume is not None:
-        return _resume(resume, storage, address)
-    from stkd.orchestrator.preflight import check
-    from stkd.search_spaces.reading import read_space
-
-    chosen = read_space(file, overrides, names(tasks), storage)
-    prepared = check(chosen, elsewhere=address is not None, dry=dry_run)
-    if dry_run:
-        from stkd.orchestrator.dry_run import run_dry
-
-        return run_dry(chosen, prepared, address, probe)
-    from stkd.orchestrator.sweep import run_sweep  # loads Ray and torch
-
-    return run_sweep(chosen, prepared, address, sweep_id)
 
 
-def _resume(sweep_id: str, storage: str | None, address: str | None) -> int:
+def _resume(sweep_id: str, storage: str | None, address: str | None, quiet: bool, lines: JsonLines | None) -> int:
     from stkd.orchestrator.layout import Storage
     from stkd.orchestrator.preflight import check
     from stkd.search_spaces.reading import read_space
@@ -78,9 +91,10 @@ def _resume(sweep_id: str, storage: str | None, address: str | None) -> int:
     folder = Storage(Path(root)).find_sweep(sweep_id)
     space = read_space(folder.space, storage=root)
     prepared = check(space, elsewhere=address is not None)
+    from stkd.orchestrator.screen import Screen
     from stkd.orchestrator.sweep import resume_sweep
 
-    return resume_sweep(space, prepared, address, folder.sweep_id)
+    return resume_sweep(space, prepared, address, Screen.of(quiet, lines), folder.sweep_id)
 
 
 @click.command()

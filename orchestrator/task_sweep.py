@@ -2,8 +2,6 @@
 
 import shutil
 
-from rich.console import Console
-
 from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.account import Account
 from stkd.orchestrator.agenda import Agenda
@@ -11,16 +9,17 @@ from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.budgeting import student_cost
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.cost_book import CostBook
-from stkd.orchestrator.display import Display
 from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.evidence import chosen_trial
 from stkd.orchestrator.hosting import Room, stage_host, trial_request
+from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.ledger import Ledger
 from stkd.orchestrator.packing import packed
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile, TaskResults
+from stkd.orchestrator.screen import Screen
 from stkd.orchestrator.searching import learning
 from stkd.orchestrator.stages import Shared, Stages
 from stkd.orchestrator.study import Study
@@ -43,18 +42,19 @@ class TaskSweep:
         storage: Storage,
         sweep: SweepFolder,
         tracker: Tracker,
-        console: Console,
+        screen: Screen,
         data: TaskData,
         cluster: Cluster,
     ) -> None:
-        self._space, self._storage, self._data, self._console = space, storage, data, console
+        self._space, self._storage, self._data, self._console = space, storage, data, screen.console
         self._cluster, self._room = cluster, Room(space, cluster)
         self._folder = sweep.task(data.task.name)
         self._file = ResultsFile(self._folder.results)
         self._store = ArtifactStore(storage.artifacts)
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
         self._ledger = Ledger(self._file, lambda: self._room.devices())
-        self._observer = Observers([ResultsObserver(self._file), self._ledger, self._recorder, Display(console)])
+        told = screen.observers(space, data.task.name, self._results().trials, self._ledger.so_far)
+        self._observer = Observers([ResultsObserver(self._file), self._ledger, self._recorder, *told])
 
     def run(self) -> bool:
         """Returns whether the task came to its end; what is there from before an interruption is not done again."""
@@ -100,8 +100,12 @@ class TaskSweep:
         agenda = Agenda(self._space, study, self._results, self._observer.phase_started)
         if not agenda.is_complete():
             queue = Queue(trial_request(self._space), self._cluster, self._observer)
-            callback = SweepCallback(self._space, self._folder, self._observer, self._results().trials, queue)
-            Tuning(plan, callback, agenda, self._room).run()
+            interruption = Interruption(self._observer)
+            known = self._results().trials
+            callback = SweepCallback(self._space, self._folder, self._observer, known, queue, interruption)
+            Tuning(plan, callback, agenda, self._room, interruption=interruption).run()
+            if interruption.asked:
+                return False
         tried = agenda.nothing_left_to_try()
         if tried is not None:
             so_far = f"nothing was left to try after {tried} of {self._space.trial_count} trials"

@@ -1,8 +1,10 @@
 """The account of a sweep in a few lines: where the time went, and what was lost and saved."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Mapping
 
 from stkd.orchestrator.account import Account
+from stkd.orchestrator.results import Session
 
 LEAST_SHOWN = 0.005
 """Shares below half a percent are left out."""
@@ -22,6 +24,15 @@ def time_lines(account: Account) -> list[str]:
     saved = f"{_hours(account.saved_by_stopping)} by early stopping, {_hours(account.saved_by_artifacts)} by artifacts"
     lines.append(f"saved     {unit}-hours: {saved}; lost to failures: {_hours(account.lost)}")
     return lines
+
+
+def held_line(session: Session, trials: Container[str]) -> str:
+    """What a session has held its devices for so far."""
+    held: Counter[str] = Counter()
+    for holder, seconds in session.held.items():
+        held["trials" if holder in trials else holder.replace("_", " ")] += seconds  # type: ignore[assignment]
+    whole = sum(held.values())
+    return f"{_hours(whole)} {session.unit}-hours on {session.devices:g} {session.unit}s: {_shares(held, whole)}"
 
 
 def _by_stage(held: Mapping[str, float]) -> dict[str, float]:

@@ -4,11 +4,13 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 from ray.util import get_node_ip_address
 
 from stkd.cluster.gang import Gang
@@ -195,5 +197,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return self._plan.folder.checkpoints(self.trial_id)
 
     def cleanup(self) -> None:
-        """End the other ranks."""
+        """End the other ranks, when the last checkpoint is written."""
+        with suppress(RayError, RuntimeError):  # a rank that is gone has nothing left to write
+            self._gang.call("end")
         self._gang.stop()

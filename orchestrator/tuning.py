@@ -1,5 +1,6 @@
 """Ray Tune's part of a task: it runs the trials of the agenda, with its own state on disk."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from ray import tune
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.hosting import Room, trial_request
+from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.searching import AgendaSearcher, scheduler
 from stkd.orchestrator.trial import Trial, TrialPlan
 
@@ -29,14 +31,15 @@ class Tuning:
         agenda: Agenda,
         room: Room,
         trainable: type[tune.Trainable] = Trial,
+        interruption: Interruption | None = None,
     ) -> None:
-        self._plan, self._callback = plan, callback
+        self._plan, self._callback, self._interruption = plan, callback, interruption
         group = tune.PlacementGroupFactory(trial_request(plan.space).bundles, strategy="PACK")
         self._trainable = tune.with_resources(tune.with_parameters(trainable, plan=plan), group)
         self._searcher = AgendaSearcher(agenda, room.trials)
 
     def run(self) -> None:
-        """Until the agenda is over, or Ctrl-C."""
+        """Until the agenda is over, or the sweep is interrupted."""
         folder = self._plan.folder.tune
         if tune.Tuner.can_restore(folder):
             tuner = tune.Tuner.restore(str(folder), trainable=self._trainable)
@@ -53,7 +56,8 @@ class Tuning:
                 ),
                 run_config=self._run_config(folder),
             )
-        tuner.fit()
+        with self._interruption.heard() if self._interruption else nullcontext():
+            tuner.fit()
 
     def _run_config(self, folder: Path) -> tune.RunConfig:
         return tune.RunConfig(

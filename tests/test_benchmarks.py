@@ -34,6 +34,7 @@ ROWS = {
     "first_step": 2,
     "no_ops": 3,
     "trial_memory": 1,
+    "scale": 3,
     "second_sweep": 1,
     "commands": 2,
     "whole_sweep": 1,

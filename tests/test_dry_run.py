@@ -14,9 +14,10 @@ from stkd.cluster.capacity import Capacity, Machine
 from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.cli import main
 from stkd.orchestrator.dry_run import estimate
-from stkd.orchestrator.forecast import Forecast, Span, _quantile, rungs, search_epochs
+from stkd.orchestrator.forecast import Forecast, Span, _quantile, search_epochs
 from stkd.orchestrator.hosting import device_plan
 from stkd.orchestrator.pace import earlier, probed
+from stkd.orchestrator.time_left import rungs
 from stkd.search_spaces.reading import read_space
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import load_task

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from stored import store, trial
-from tiny import tiny_data
 
 from stkd.orchestrator.callback import failure_reason
-from stkd.orchestrator.display import Display
 from stkd.orchestrator.finding import best_run, find_task
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import (
@@ -119,45 +117,6 @@ def test_describe() -> None:
 def test_failure_reason_is_the_last_line_of_the_cause() -> None:
     assert failure_reason(RuntimeError("a\n  b \n")) == "RuntimeError: b"
     assert failure_reason(None) == "no reason was recorded"
-
-
-def test_display_in_a_log_is_plain_lines_with_progress() -> None:
-    screen = io.StringIO()
-    display = Display(Console(file=screen, width=80))
-    display.task_started(tiny_data(), resumed=False)
-    display.phase_started("search", 2)
-    display.stage_started("teacher")
-    display.stage_epoch("teacher", 1, 3, {"loss": 0.5, "score": 0.8})
-    display.stage_finished(StageResult("teacher", "teacher-1", 61.0, False, {"score": 0.913}))
-    display.stage_finished(StageResult("scores", "scores-1", 0.0, True))
-    display.trial_started(TrialResult("a", {"sparsity": 0.3}, "running"))
-    display.trial_epoch(trial("a", 0.7, "running"), {"score": 0.7})
-    display.trial_ended(trial("a", 0.7, "stopped", epochs=1))
-    display.trial_ended(TrialResult("b", {}, "failed", reason="the loss is nan"))
-    display.task_ended(finished=True)
-    lines = screen.getvalue()
-    expected = (
-        "tiny begins: 96 training, 32 validation, 32 test examples",
-        "fine-tuning the teacher: epoch 1 of 3, loss 0.500, score 80.0",
-        "teacher: score 91.3, took 1:01",
-        "scores: ready, taken over from an earlier sweep",
-        "trials: 0 of 2 done, 1 running",
-        "trial 1 of 2 (lambda=0.416 s=0.3 T=2.63): score 70.0, stopped early after 1 epoch",
-        "trial 2 of 2 (the only setting): failed: the loss is nan",
-    )
-    assert [text for text in expected if text not in lines] == []
-    assert "\x1b" not in lines
-
-
-def test_time_left_is_told_once_a_trial_has_ended() -> None:
-    screen = io.StringIO()
-    display = Display(Console(file=screen, width=200, force_terminal=True))
-    display.phase_started("search", 4)
-    display.trial_started(trial("a", 0.7, "running"))
-    display.trial_epoch(trial("a", 0.7, "running"), {"score": 0.7})
-    assert "left" not in screen.getvalue()
-    display.trial_ended(trial("a", 0.7))
-    assert display._seconds_left() is not None
 
 
 def test_a_narrow_screen_gets_whole_lines() -> None:

@@ -484,8 +484,8 @@ def test_an_experiment_says_what_it_is_and_keeps_what_its_user_says(place: Place
 
 
 def test_every_stage_says_what_it_is() -> None:
-    from stkd.orchestrator.display import STAGES
     from stkd.orchestrator.mlflow_view import STAGE_NOTES, stage_note
+    from stkd.orchestrator.progress import STAGES
 
     assert set(STAGE_NOTES) == set(STAGES)
     assert stage_note("scores-layers=2").endswith("For students with layers=2.")

@@ -63,8 +63,8 @@ def quantize_onnx(source: Path, target: Path, model: PreTrainedModel, batches: B
     """Write what `write_onnx` wrote with weights in int8, each channel with its own scale.
 
     Activations are quantised as they come: no data are needed. Returns the same comparison with the model as
-    `write_onnx`, without a limit, since how much rounding a task bears is told by its score alone. Weights are unsigned:
-    with signed ones, sums saturate on CPUs without VNNI instructions, and answers differ from machine to machine.
+    `write_onnx`, without a limit: how much rounding a task bears is told by its score alone. Weights are unsigned:
+    with signed ones sums saturate on CPUs without VNNI instructions, and answers differ from machine to machine.
 
     Raises:
         OnnxError: packages are missing, or an answer is not a number.

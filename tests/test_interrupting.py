@@ -1,0 +1,198 @@
+"""What Ctrl-C does: by itself, and to a real sweep in a real terminal, with what a person sees there."""
+
+import json
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sweeping import STKD, TIMEOUT, environment, write_space
+from terminal import Terminal
+
+from stkd.orchestrator.events import Observer
+from stkd.orchestrator.interruption import Interruption, is_asked
+from stkd.orchestrator.layout import Storage, SweepFolder
+from stkd.orchestrator.results import TrialResult, read_results
+from stkd.orchestrator.searching import scheduler
+from stkd.search_spaces.reading import read_space
+
+
+class Listener(Observer):
+    def __init__(self) -> None:
+        self.told: list[tuple[int, bool]] = []
+
+    def interrupted(self, running: int, at_once: bool) -> None:
+        self.told.append((running, at_once))
+
+
+def test_once_waits_for_what_runs_twice_for_nothing_and_then_everything_ends() -> None:
+    listener, ends = Listener(), []
+    interruption = Interruption(listener)
+    before = signal.getsignal(signal.SIGINT)
+    with interruption.heard():
+        signal.signal(signal.SIGUSR1, lambda *_: ends.append("tune"))  # as Tune does
+        assert interruption.look({"a", "b"}) == set()
+        assert not is_asked()
+        signal.raise_signal(signal.SIGINT)
+        assert is_asked()
+        assert interruption.look({"a", "b"}) == set()
+        assert interruption.look({"b", "late"}) == {"a"}
+        assert ends == []
+        interruption.reported("prompt")
+        assert interruption.look({"late", "prompt"}) == {"b"}
+        assert ends == []
+        assert interruption.look({"late"}) == {"prompt"}
+        assert ends == ["tune"]
+        signal.raise_signal(signal.SIGINT)
+        assert ends == ["tune", "tune"]
+        interruption.look({"late"})
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert listener.told == [(2, False), (0, True)]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_twice_before_tune_listens_ends_at_once() -> None:
+    with Interruption(Listener()).heard():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_schedulers_pause_what_would_go_on() -> None:
+    plan = read_space(Path("quickstart"), ("trials.scheduler=null",))
+    interruption, patient = Interruption(Listener()), scheduler(plan)
+    assert patient.on_trial_result(None, None, {}) == "CONTINUE"
+    with interruption.heard():
+        signal.raise_signal(signal.SIGINT)
+    assert patient.on_trial_result(None, None, {}) == "PAUSE"
+    assert patient.choose_trial_to_run(None) is None
+    Interruption(Listener())  # of the next task
+    assert patient.on_trial_result(None, None, {}) == "CONTINUE"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """Where a sweep of four trials, of 6 epochs each and two at a time, will lie."""
+    training = {"epochs": 6, "max_length": 32, "learning_rate": 1.0e-3}
+    trials = {"count": 4, "searcher": "grid", "scheduler": {"asha": {"grace_period": 5}}}
+    write_space(tmp_path, training=training, trials=trials)
+    return Storage(tmp_path / "runs")
+
+
+@pytest.fixture
+def terminal(storage: Storage) -> Iterator[Terminal]:
+    terminal = Terminal([*STKD, "sweep", "--space", str(storage.root.parent / "space.yaml")], environment())
+    yield terminal
+    terminal.close()
+
+
+def trials(storage: Storage) -> dict[str, TrialResult]:
+    sweeps = list(storage.sweeps.glob("*/remarks/results.jsonl"))
+    return dict(read_results(SweepFolder(sweeps[0].parents[1]))["remarks"].trials) if sweeps else {}
+
+
+def epochs_seen(storage: Storage) -> int:
+    return sum(trial.epochs for trial in trials(storage).values())
+
+
+def trained(sweep: SweepFolder) -> Counter[tuple[str, int]]:
+    """How many times each epoch of each trial was trained and told."""
+    events = [json.loads(line) for line in sweep.journal.read_text(encoding="utf-8").splitlines()]
+    return Counter(
+        (event["key"].rpartition("/")[2], event["step"])
+        for event in events
+        if event["kind"] == "measured" and "loss" in event["metrics"] and "epoch" in event["metrics"]
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_once_and_twice_and_a_resume_that_trains_no_epoch_again(storage: Storage, terminal: Terminal) -> None:
+    # what a person sees
+    terminal.wait_for(lambda: any("now       " in line for line in terminal.shown))
+    terminal.wait_for(lambda: any(line.startswith("running   student") for line in terminal.shown))
+    terminal.resize(70, 20)
+    terminal.wait_for(lambda: epochs_seen(storage) >= 3)
+    family = psutil.Process(terminal.process.pid).children(recursive=True)
+    assert len(family) > 3
+
+    # Ctrl-C once: trials finish their epoch
+    terminal.ctrl_c()
+    assert terminal.end() == 130
+    seen = "\n".join(terminal.history)
+    unfolded = "".join(seen.split())  # the terminal folds long lines anywhere
+    assert (
+        "".join(["so", "that", "a", "resume", "loses", "nothing;", "Ctrl-C", "again", "stops", "at", "once"])
+        in unfolded
+    )
+    assert "".join([";", "a", "resume", "goes", "on", "from", "there"]) in unfolded
+    left = "\n".join(terminal.shown)
+    assert "running   student" not in left
+    assert "devices   " not in left
+    assert terminal.raw.rindex(b"\x1b[?25h") > terminal.raw.rindex(b"\x1b[?25l")  # the cursor is back
+    assert "Traceback" not in seen
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert [process.name() for process in alive] == []
+    kept = trials(storage)
+    assert any(trial.status == "running" and 0 < trial.epochs < 6 for trial in kept.values())
+    sweep = storage.find_sweep()
+    assert set(trained(sweep).values()) == {1}
+
+    # twice: it stops at once
+    resume = [*STKD, "sweep", "--resume", "--storage", str(storage.root)]
+    again = Terminal(resume, environment())
+    try:
+        before = epochs_seen(storage)
+        again.wait_for(lambda: epochs_seen(storage) > before)
+        again.ctrl_c()
+        again.wait_for(lambda: any("stopping: " in line for line in again.shown))
+        again.ctrl_c()
+        assert again.end() == 130
+        assert "Traceback" not in "\n".join(again.history)
+    finally:
+        again.close()
+
+    # to the end, for machines
+    done = subprocess.run(
+        [*resume, "--json-lines"], env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["event"] == "sweep_started"
+    assert {line["event"] for line in lines} >= {
+        "stage_finished",
+        "phase_started",
+        "trial_epoch",
+        "trial_ended",
+        "tested",
+    }
+    assert "trial 4 of 4" in done.stderr
+    last = lines[-1]
+    assert (last["event"], last["outcome"], last["exit_code"]) == ("sweep_ended", "finished", 0)
+    assert Path(last["results"]) == sweep.root
+    assert Path(last["report"]).is_file()
+    assert Path(last["best"]["remarks"]["student"]).is_dir()
+    assert 0 <= last["best"]["remarks"]["score"] <= 1
+    counts = trained(sweep)
+    repeated = [
+        (trial, epoch)
+        for (trial, epoch), times in counts.items()
+        if times > 1 and trial in kept and epoch <= kept[trial].epochs
+    ]
+    assert repeated == []
+    assert {trial.status for trial in trials(storage).values()} <= {"finished", "stopped"}
+
+
+@pytest.mark.slow
+def test_machines_hear_of_a_sweep_that_is_refused(tmp_path: Path) -> None:
+    command = [*STKD, "sweep", "--space", "quickstart", "--set", "trials.cuont=3", "--json-lines", "--quiet"]
+    done = subprocess.run(
+        command, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    (last,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (last["event"], last["outcome"], last["exit_code"], done.returncode) == ("sweep_ended", "refused", 2, 2)
+    assert "trials.cuont" in last["reason"]
+    assert last["reason"] in done.stderr
