@@ -28,7 +28,7 @@ from stkd.orchestrator.journal import (
     Tagged,
 )
 from stkd.orchestrator.mlflow_models import save_student
-from stkd.orchestrator.mlflow_view import EXPERIMENT_NOTE, NOTE, experiment_tags, shown_name
+from stkd.orchestrator.mlflow_view import EXPERIMENT_NOTE, NOTE, experiment_tags
 
 KEY_TAG = "stkd.key"
 MODEL_TAG = "stkd.model"
@@ -115,8 +115,7 @@ class MlflowStore:
     def _record(self, event: Event, run_id: str) -> None:
         match event:
             case Measured():
-                named = {shown_name(name): value for name, value in event.metrics.items()}
-                metrics = [Metric(name, value, event.at, event.step) for name, value in named.items()]
+                metrics = [Metric(name, value, event.at, event.step) for name, value in event.metrics.items()]
                 self._client.log_batch(run_id, metrics=metrics)
             case Tagged():
                 self._client.log_batch(run_id, tags=[RunTag(*item) for item in event.tags.items()])

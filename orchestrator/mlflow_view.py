@@ -1,4 +1,4 @@
-"""How MLflow's pages show a sweep: its columns, the names of its metrics, and what runs say of themselves.
+"""How MLflow's pages show a sweep: its columns, its tags, and what runs say of themselves.
 
 The pages keep no defaults on the server; a view that somebody shares is a tag of the experiment, and that is what is
 written here. Seen in MLflow 3.17, tried in a browser by `tests/test_mlflow_pages.py`.
@@ -61,8 +61,6 @@ CONTROL_NOTES = {
     "dense teacher": "Control: the student of the whole teacher.",
     "random teacher": "Control: the student of a teacher that lost as many units by chance.",
 }
-TIMES = ("seconds", "core_hours", "gpu_hours")
-"""What metrics begin with that tell where the time went: pages have them under *System metrics*, apart from scores."""
 
 
 def experiment_tags() -> dict[str, str]:
@@ -76,11 +74,6 @@ def experiment_tags() -> dict[str, str]:
         "mlflow.experimentKind": "custom_model_development",
         VIEW_TAG: json.dumps({**table, "orderByKey": "attributes.start_time", "orderByAsc": False}),
     }
-
-
-def shown_name(metric: str) -> str:
-    """A metric's name in MLflow: `seconds_forward` is `system/seconds_forward`."""
-    return f"system/{metric}" if metric.startswith(TIMES) else metric
 
 
 def sweep_note(answer: str, sure: str, sweep: str, task: str, storage: str) -> str:

@@ -103,13 +103,7 @@ def facts(report: TaskReport) -> list[Fact]:
         )
     size = f"{metrics['parameters'] / 1e6:.1f}M parameters"
     size += f"; teacher {old['megabytes']:.0f} MB" if "megabytes" in old else ""
-    found.append(
-        Fact(
-            "size",
-            f"{metrics['megabytes']:.0f} MB",
-            size + (f"; teacher {old['megabytes']:.0f} MB" if "megabytes" in old else ""),
-        )
-    )
+    found.append(Fact("size", f"{metrics['megabytes']:.0f} MB", size))
     found.append(_latency(report))
     return found
 
