@@ -8,11 +8,11 @@ from typing_extensions import override
 
 from stkd.orchestrator.cost_book import in_words, interruptions
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.forecast import seconds_per_epoch
 from stkd.orchestrator.live import Region, print_plainly
 from stkd.orchestrator.progress import Progress, doing
 from stkd.orchestrator.results import Phase, StageResult, StudentCost, TrialResult
 from stkd.orchestrator.tables import clock, percent
+from stkd.orchestrator.time_left import seconds_per_epoch
 from stkd.trainers.costs import Cost
 from stkd.trainers.sources import TaskData
 

@@ -8,8 +8,8 @@ from time import monotonic
 from typing_extensions import override
 
 from stkd.orchestrator.events import Observer
-from stkd.orchestrator.forecast import Forecast, rungs
 from stkd.orchestrator.results import Phase, StageResult, TrialResult
+from stkd.orchestrator.time_left import TimeLeft, rungs
 from stkd.search_spaces.schema import Space
 from stkd.trainers.sources import TaskData
 
@@ -68,7 +68,7 @@ class Progress(Observer):
         """Scores epoch by epoch, as far as this session has seen them."""
         self.last_failure: TrialResult | None = None
         self.interruption = ""
-        self._forecast = Forecast(space)
+        self._time_left = TimeLeft(space)
         self._places = self._begun = 0
         self._over_at: float | None = None
         self._stale, self._looked_at = True, float("-inf")
@@ -91,7 +91,7 @@ class Progress(Observer):
         """An estimate of when the last trial will have ended; None while nothing is known."""
         now = self._clock()
         if self._stale and self.phase is not None and now - self._looked_at >= LOOK_SECONDS:
-            left = self._forecast.seconds_left(self.trials, self.phase, self.announced, self._places)
+            left = self._time_left.seconds_left(self.trials, self.phase, self.announced, self._places)
             self._over_at = None if left is None else now + left
             self._stale, self._looked_at = False, now
         return None if self._over_at is None else max(0.0, self._over_at - now)
@@ -111,7 +111,7 @@ class Progress(Observer):
 
     def later(self) -> list[tuple[Phase, int]]:
         """How many trials the phases to come have."""
-        return self._forecast.later(self.trials, self.phase) if self.phase else []
+        return self._time_left.later(self.trials, self.phase) if self.phase else []
 
     def rungs(self) -> list[tuple[int, int, int]]:
         """For each rung that trials have come to: its epoch, how many have, and how many were stopped there."""
@@ -157,7 +157,7 @@ class Progress(Observer):
     def trial_started(self, trial: TrialResult) -> None:
         with self.lock:
             if self.phase is None:  # a resume restores trials before the phase is told of
-                sizes = {"search": self.space.trial_count, **dict(self._forecast.later(self.trials, "search"))}
+                sizes = {"search": self.space.trial_count, **dict(self._time_left.later(self.trials, "search"))}
                 self.phase, self.announced = trial.phase, sizes.get(trial.phase, 0)
             self.trials[trial.trial] = trial
             self.running[trial.trial] = self._clock()

@@ -16,7 +16,6 @@ from tiny import tiny_data
 
 from stkd.orchestrator.display import Display
 from stkd.orchestrator.events import Observer, Observers
-from stkd.orchestrator.forecast import Forecast, rungs
 from stkd.orchestrator.json_lines import JsonLines
 from stkd.orchestrator.json_observer import JsonObserver
 from stkd.orchestrator.live import View, sparkline
@@ -32,6 +31,7 @@ from stkd.orchestrator.results import (
     TrialResult,
 )
 from stkd.orchestrator.screen import Alarms, can_draw, people_watching
+from stkd.orchestrator.time_left import TimeLeft, rungs
 from stkd.search_spaces.reading import read_space
 from stkd.search_spaces.schema import Space
 
@@ -325,7 +325,7 @@ def test_the_time_left_is_about_right_from_early_on(places: int, changes: tuple[
 
 
 def test_nothing_is_forecast_before_the_first_epoch() -> None:
-    forecast = Forecast(space())
+    forecast = TimeLeft(space())
     assert forecast.seconds_left({"a": trial("a")}, "search", 50, 2) is None
     assert forecast.seconds_left({"a": trial("a", 1)}, "search", 50, 2) is not None
 

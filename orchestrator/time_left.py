@@ -25,7 +25,7 @@ def rungs(space: Space) -> list[int]:
     return [rung for rung in (round(grace * factor**step) for step in range(count)) if rung < longest]
 
 
-class Forecast:
+class TimeLeft:
     """Epochs that are left, by the share of trials that have ended after each epoch; and what an epoch takes."""
 
     def __init__(self, space: Space) -> None:
