@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -81,7 +82,7 @@ def shell_lines(page: Path) -> Iterator[str]:
 def command_lines() -> list[Line]:
     """Every line that starts stkd, in all documents."""
     return [
-        Line(page, tuple(shlex.split(line, comments=True)[1:]))
+        Line(page, tuple(takewhile(lambda word: word != "|", shlex.split(line, comments=True)[1:])))
         for page in PAGES
         for line in shell_lines(page)
         if line.startswith("stkd ")

@@ -62,7 +62,9 @@ def run(*arguments: str) -> str:
 
 def test_a_sweep_gets_the_whole_space_and_its_data(calls: list[tuple[Any, ...]]) -> None:
     run("sweep", "--space", "quickstart", "--set", "trials.count=3", "--storage", "here", "--set", "training.epochs=2")
-    ((name, space, prepared, address, sweep_id),) = calls
+    ((name, space, prepared, address, screen, sweep_id),) = calls
+    assert not screen.console.quiet
+    assert screen.lines is None
     assert (name, address, sweep_id) == ("run_sweep", None, None)
     assert isinstance(space, Space)
     assert (space.trials.count, space.training.epochs) == (3, 2)
@@ -85,7 +87,7 @@ def test_a_sweep_is_resumed_as_it_was(asked: list[str], calls: list[tuple[Any, .
     space = read_space(Path("quickstart"), ["trials.count=5"])
     (folder / "space.yaml").write_text(space_text(space), encoding="utf-8")
     run("sweep", "--resume", *asked, "--storage", "moved", "--address", "10.0.0.1:6379")
-    ((name, resumed, prepared, address, sweep),) = calls
+    ((name, resumed, prepared, address, _, sweep),) = calls
     assert (name, sweep, set(prepared)) == ("resume_sweep", "quickstart-20250101-000000", {"remarks"})
     assert address == "10.0.0.1:6379"
     assert resumed == space.model_copy(update={"storage": "moved"})
