@@ -38,16 +38,23 @@ class Activity:
 
 
 @contextmanager
-def running(sweep: SweepFolder) -> Iterator[None]:
-    """Show signs of life while the context lasts; what it raises is kept as the reason why the sweep crashed.
-
-    Raises UserError where somebody else runs the sweep.
-    """
+def held(sweep: SweepFolder) -> Iterator[None]:
+    """Nobody else has the sweep while the context lasts; raises UserError where somebody has it already."""
     holder = holder_of(sweep.claim)
     if holder:
         host, _, process = holder.partition(" ")
         raise UserError(f"sweep {sweep.sweep_id} runs already, as process {process} on {host}; stop that one first")
     with claimed(sweep.claim, lambda: False):
+        yield
+
+
+@contextmanager
+def running(sweep: SweepFolder) -> Iterator[None]:
+    """Show signs of life while the context lasts; what it raises is kept as the reason why the sweep crashed.
+
+    Raises UserError where somebody else runs the sweep.
+    """
+    with held(sweep):
         sweep.ending.unlink(missing_ok=True)
         try:
             yield

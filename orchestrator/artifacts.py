@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from stkd.orchestrator.claims import claimed
+from stkd.orchestrator.writing import aside_prefix, remove_left_behind, remove_whole, settle
 
 METHOD_VERSION = 4
 """Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
@@ -54,7 +55,7 @@ class ArtifactStore:
         else finished the same artifact meanwhile, theirs stays.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        aside = Path(mkdtemp(prefix=f".{stage}-", dir=self.root))
+        aside = Path(mkdtemp(prefix=aside_prefix(stage), dir=self.root))
         aside.chmod(0o755)
         start = perf_counter()
         try:
@@ -68,6 +69,7 @@ class ArtifactStore:
                 "seconds": perf_counter() - start,
             }
             (aside / RECORD).write_text(json.dumps(record, indent=2, default=str))
+            settle(aside)
             try:
                 aside.rename(self.path(stage, inputs))
             except OSError:
@@ -75,6 +77,14 @@ class ArtifactStore:
                     raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def remove(self, name: str) -> None:
+        """Remove an artifact that nobody needs; at no moment is half of it found."""
+        remove_whole(self.root / name)
+
+    def tidy(self) -> list[str]:
+        """Remove what killed processes left half written; returns the names. What is being written stays."""
+        return remove_left_behind(self.root)
 
 
 def record_of(artifact: Path) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def _run(
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
     finished = False
     with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
+        ArtifactStore(storage.artifacts).tidy()
         try:
             finished = _run_tasks(space, storage, sweep, tracker, console, prepared, cluster)
         except KeyboardInterrupt:
@@ -112,7 +113,9 @@ def _run(
             _report(storage, sweep, tracker, space.tasks, console)
         if not tracker.close(TRACKING_SECONDS):
             problem = tracker.problem or "it was slow"
-            console.print(f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them", soft_wrap=True)
+            where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
+            waiting = f"{tracker.pending:,} records wait for MLflow ({problem})"
+            console.print(f"{waiting}; send them with: stkd sync {sweep.sweep_id}{where}", soft_wrap=True)
         keep_ending(sweep, "finished" if finished else "stopped")
     _print_end(console, space, storage, sweep, without_secrets(uri), finished, cluster)
     if not finished:

@@ -1,13 +1,23 @@
 """Artifacts are whole or not there, and found again by their inputs."""
 
+import os
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import killed_writer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from killed_writer import CHUNK, CHUNKS, FILES
 
-from stkd.orchestrator.artifacts import ArtifactStore, fingerprint, write_json
+from stkd.orchestrator.artifacts import ArtifactStore, file_hashes, fingerprint, record_of, write_json
+from stkd.orchestrator.writing import ASIDE_SECONDS, OWN_ASIDE_SECONDS, append_line
 
+WRITER = killed_writer.__file__
+KILLS = 50
 INPUTS = {"data": "a", "training": {"epochs": 3, "seed": 1}}
 
 
@@ -62,3 +72,61 @@ def test_write_json_replaces_as_a_whole(tmp_path: Path) -> None:
     write_json(path, {"score": 2})
     assert path.read_text() == '{\n  "score": 2\n}'
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.slow
+def test_no_half_artifact_is_ever_found(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    whole: set[str] = set()
+    for _ in range(KILLS):
+        with subprocess.Popen([sys.executable, WRITER, tmp_path], stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "begins\n"
+            time.sleep(rng.uniform(0.0, 0.1))
+            writer.kill()
+        found = {path.name for path in tmp_path.glob("student-*")}
+        for name in found - whole:
+            assert_whole(tmp_path / name)
+        whole |= found
+    assert len(whole) >= KILLS
+    left = [path.name for path in tmp_path.glob(".*")]
+    assert len([name for name in left if name.startswith(".student-")]) >= 10, "hardly ever killed while it wrote"
+
+    for path in (each for name in left for each in (tmp_path / name, *(tmp_path / name).rglob("*"))):
+        os.utime(path, (0, time.time() - OWN_ASIDE_SECONDS - 1))
+    with ArtifactStore(tmp_path).create("student", INPUTS) as folder:
+        (folder / "weights").write_text("7")
+        assert set(ArtifactStore(tmp_path).tidy()) == set(left)  # but not what is being written
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in tmp_path.glob("student-*")}
+
+
+def assert_whole(artifact: Path) -> None:
+    """All files are there as they were hashed, with one and the same content."""
+    record = record_of(artifact)
+    assert set(record["files"]) == {"metrics.json", *(f"part-{number}" for number in range(FILES))}
+    assert file_hashes(artifact) == record["files"]
+    assert len({path.read_bytes() for path in artifact.glob("part-*")}) == 1
+    assert (artifact / "part-0").stat().st_size == CHUNKS * CHUNK
+
+
+def test_what_others_write_is_left_alone_for_days(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    elsewhere = tmp_path / ".teacher-another-host-1-abc"
+    elsewhere.mkdir()
+    os.utime(elsewhere, (0, time.time() - 3600))
+    assert store.tidy() == []
+    os.utime(elsewhere, (0, time.time() - ASIDE_SECONDS - 1))
+    assert store.tidy() == [elsewhere.name]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_is_never_glued_to_half_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    append_line(path, b"first\n")
+    with path.open("ab") as file:
+        file.write(b"half a l" * 2000)
+    append_line(path, b"second\n")
+    assert path.read_bytes() == b"first\nsecond\n"
+    path.write_bytes(b"half")
+    append_line(path, b"only\n")
+    assert path.read_bytes() == b"only\n"

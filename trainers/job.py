@@ -26,7 +26,7 @@ from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import score_units, scoring_batches
 from stkd.trainers.sources import TaskData
-from stkd.trainers.specs import LABELS, LOGITS, TEST, TRAIN, VALIDATION, Distillation, JobSpec
+from stkd.trainers.specs import LABELS, LOGITS, TEST, TRAIN, VALIDATION, Distillation, JobSpec, unmark
 from stkd.trainers.stopwatch import Phase
 from stkd.trainers.students import start_student
 from stkd.trainers.tasks import Task
@@ -129,6 +129,7 @@ class Job:
         """Have all that `load` needs to go on written, while the training goes on. Every rank calls it."""
         if self._ranks.is_first:
             folder.mkdir(parents=True, exist_ok=True)
+            unmark(folder)  # an earlier attempt may have come as far as this one
             (folder / REPORT).write_text(json.dumps(vars(self.progress)))
         self._ranks.barrier()
         self._training.engine.save(folder)

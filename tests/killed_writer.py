@@ -1,0 +1,31 @@
+"""Writes artifacts, or checkpoints, one after another until it is killed."""
+
+import os
+import sys
+from itertools import count
+from pathlib import Path
+
+from stkd.orchestrator.artifacts import ArtifactStore, write_json
+
+FILES, CHUNKS, CHUNK = 3, 16, 4096
+
+
+def write_artifacts(root: Path) -> None:
+    """Each of three files that say the same thing many times over; every second one removes the one before."""
+    store = ArtifactStore(root)
+    print("begins", flush=True)
+    for number in count(int(os.getpid()) * 10_000):
+        with store.once("student", {"number": number}) as folder:
+            assert folder is not None
+            for name in range(FILES):
+                with (folder / f"part-{name}").open("wb") as file:
+                    for _ in range(CHUNKS):
+                        file.write(bytes([number % 256]) * CHUNK)
+                        file.flush()
+            write_json(folder / "metrics.json", {"number": number})
+        if number % 2:
+            store.remove(store.path("student", {"number": number - 1}).name)
+
+
+if __name__ == "__main__":
+    write_artifacts(Path(sys.argv[1]))
