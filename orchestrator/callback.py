@@ -39,7 +39,10 @@ class SweepCallback(Callback):  # type: ignore[misc]
         observer: Observer,
         known: Mapping[str, TrialResult],
         queue: Queue | None = None,
+        reasons: Mapping[str, str] | None = None,
     ) -> None:
+        """`reasons` are why processes of trials were ended, where that was done on purpose."""
+        self._reasons = reasons or {}
         self._space, self._folder, self._observer, self._queue = space, folder, observer, queue
         self.trials = dict(known)
         self._clocks: dict[str, float] = {}
@@ -107,7 +110,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed for good."""
-        self._end(trial, "failed", failure_reason(_error_of(trial)))
+        self._end(trial, "failed", self._reasons.get(trial.trial_id) or failure_reason(_error_of(trial)))
 
     def _end(self, trial: TuneTrial, status: Status, reason: str = "") -> None:
         shutil.rmtree(self._folder.checkpoints(trial.trial_id), ignore_errors=True)

@@ -74,10 +74,18 @@ class Display(Observer):
     def waiting(self, reason: str) -> None:
         self._line(reason)
 
+    def warned(self, text: str) -> None:
+        """Something is wrong, and is being seen to; called from any thread."""
+        self._line(text)
+
     @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         text = f"{doing(stage)}: epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {percent(report['score'])}"
         self._show(text)
+
+    @override
+    def stage_lost(self, stage: str, reason: str) -> None:
+        self._line(f"stage {stage.replace('_', ' ')}: {reason}; it begins anew")
 
     @override
     def stage_finished(self, result: StageResult) -> None:

@@ -23,6 +23,9 @@ class Observer:
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         """A stage that trains has finished an epoch."""
 
+    def stage_lost(self, stage: str, reason: str) -> None:
+        """The process that computes a stage is gone; it begins anew."""
+
     def stage_finished(self, result: StageResult) -> None:
         """A stage is there, computed or taken over."""
 
@@ -85,6 +88,11 @@ class Observers(Observer):
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         for observer in self._observers:
             observer.stage_epoch(stage, epoch, epochs, report)
+
+    @override
+    def stage_lost(self, stage: str, reason: str) -> None:
+        for observer in self._observers:
+            observer.stage_lost(stage, reason)
 
     @override
     def stage_finished(self, result: StageResult) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -24,6 +25,7 @@ from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.errors import NothingFitsError
+from stkd.trainers.patience import StorageError
 from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import find_task
 
@@ -102,22 +104,27 @@ def _run(
     uri = tracking_uri(space.tracking.uri, storage.root)
     location = default_artifact_location(storage.root) if uri == default_uri(storage.root) else None
     console.print(f"sweep {sweep.sweep_id}, in {storage.root}", highlight=False, soft_wrap=True)
-    finished = False
+    finished, problem = False, ""
     with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
         ArtifactStore(storage.artifacts).tidy()
         try:
             finished = _run_tasks(space, storage, sweep, tracker, console, prepared, cluster)
         except KeyboardInterrupt:
             console.print("stopping", highlight=False)
+        except StorageError as refused:
+            problem = str(refused)
         if finished:
             _report(storage, sweep, tracker, space.tasks, console)
         if not tracker.close(TRACKING_SECONDS):
-            problem = tracker.problem or "it was slow"
+            why = tracker.problem or "it was slow"
             where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
-            waiting = f"{tracker.pending:,} records wait for MLflow ({problem})"
+            waiting = f"{tracker.pending:,} records wait for MLflow ({why})"
             console.print(f"{waiting}; send them with: stkd sync {sweep.sweep_id}{where}", soft_wrap=True)
-        keep_ending(sweep, "finished" if finished else "stopped")
+        with suppress(StorageError):
+            keep_ending(sweep, "finished" if finished else "stopped", problem)
     _print_end(console, space, storage, sweep, without_secrets(uri), finished, cluster)
+    if problem:
+        raise StorageError(f"stopped, since storage refuses writes: {problem}; mend that, then --resume as said above")
     if not finished:
         return INTERRUPTED
     missed = [miss for results in read_results(sweep).values() if (miss := nearest_miss(results))]

@@ -19,6 +19,7 @@ from stkd.orchestrator.phases import values_of
 from stkd.orchestrator.stages import Shared, StudentStages
 from stkd.orchestrator.writing import remove_whole
 from stkd.search_spaces.schema import Space
+from stkd.trainers.patience import patiently, probe
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec, is_whole
 from stkd.trainers.stopwatch import from_metrics, wall_clock
 from stkd.trainers.tasks import Task
@@ -72,7 +73,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._plan = plan
         self._watch = wall_clock("start")
         resources = plan.space.resources
-        self._gang = Gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        self._gang = Gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank, self.trial_id)
         self._reset(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -83,6 +84,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _reset(self, config: Mapping[str, Any]) -> None:
+        self._gang.works_for(self.trial_id)
         self._values = values_of(config, self._plan.space)
         self._inputs: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
@@ -97,6 +99,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         `saved` are the seconds that it took others to make what was taken over for this epoch.
         """
         self._watch.enter("start")
+        with self._gang.during("step"):
+            return self._step()
+
+    def _step(self) -> dict[str, Any]:
         self._begin()
         report = self._known[len(self._history)] if self._known else self._train()
         saved = sum(from_metrics(report["measured"]).values()) if self._known else self._saved
@@ -162,6 +168,11 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Have the ranks' state written where all nodes see it, with a pointer for Tune; the last two are kept."""
         self._watch.enter("checkpoint")
+        with self._gang.during("save_checkpoint"):
+            self._save(checkpoint_dir)
+        self._watch.enter("waiting")
+
+    def _save(self, checkpoint_dir: str) -> None:
         epoch = len(self._history)
         if not self._known and not self._history[-1]["finished"]:
             self._gang.call("save", self._checkpoints / f"epoch-{epoch}")
@@ -173,7 +184,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             "teacher_examples": self._teacher_examples,
         }
         write_json(Path(checkpoint_dir) / POINTER, pointer)
-        self._watch.enter("waiting")
+        root = self._plan.folder.root
+        patiently(lambda: probe(root), root)  # Tune writes there next, and has no patience
 
     def _remove_surpassed(self) -> None:
         """The student goes that no checkpoint knows as the best any more, and so nobody can go back to."""

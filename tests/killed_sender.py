@@ -21,7 +21,7 @@ def killed_at_the(count: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         advance(journal, run_ids)
 
-    Journal.advance = killed  # type: ignore[method-assign]
+    Journal.advance = killed  # type: ignore[method-assign, assignment]
 
 
 def record(journal: Path, uri: str, attempt: int) -> None:

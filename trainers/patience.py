@@ -37,8 +37,6 @@ class Patience:
     def __init__(self) -> None:
         self.seconds = float("inf")
         """A worker waits for as long as its driver lets it."""
-        self.tell: Callable[[str], None] = _nothing
-        """Hears of each storage that begins to refuse."""
         self._problems: dict[int, str] = {}
 
     @property
@@ -48,17 +46,11 @@ class Patience:
 
     def refused(self, problem: str) -> None:
         """The calling thread waits because of it."""
-        if get_ident() not in self._problems:
-            self.tell(problem)
         self._problems[get_ident()] = problem
 
     def served(self) -> None:
         """The calling thread waits no more."""
         self._problems.pop(get_ident(), None)
-
-
-def _nothing(_: str) -> None:
-    pass
 
 
 PATIENCE = Patience()

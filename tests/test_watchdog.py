@@ -1,0 +1,168 @@
+"""What is stuck is named and ended; what is only slow is left alone."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import ray
+
+from stkd.cluster import hearts
+from stkd.cluster.capacity import Request
+from stkd.cluster.cluster import Cluster
+from stkd.cluster.hearts import Beat
+from stkd.cluster.placing import hosted_gang
+from stkd.orchestrator.stages import LostError, ray_caller
+from stkd.orchestrator.watchdog import END, END_FIRST, SLOWER, Ranks, Watchdog
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's sockets and subprocesses
+AFTER = 10.0
+BEAT = Beat("g", 0, "t", "10.0.0.7", "node", 4711, "run_epoch", 0, "", 0)
+
+
+class Story:
+    """A rank that beats once a second, as far as it is told to."""
+
+    def __init__(self) -> None:
+        self.ranks, self.beat, self.now = Ranks(AFTER), BEAT, 0.0
+
+    def lives(self, seconds: float, step_every: float = 0.0, **changes: Any) -> None:
+        """It beats; with a step now and then."""
+        self.beat = replace(self.beat, **changes)
+        end, stepped = self.now + seconds, self.now
+        while self.now < end:
+            self.now += 1
+            if step_every and self.now - stepped >= step_every:
+                self.beat, stepped = replace(self.beat, steps=self.beat.steps + 1), self.now
+            self.beat = replace(self.beat, number=self.beat.number + 1)
+            self.ranks.hear([self.beat], self.now)
+
+    @property
+    def verdict(self) -> str:
+        """fine, named or ended."""
+        found = self.ranks.stuck(self.now).get("g", [])
+        return "fine" if not found else "ended" if found[0].is_over else "named"
+
+
+def test_who_beats_and_steps_is_fine() -> None:
+    story = Story()
+    story.lives(100, step_every=5)
+    assert story.verdict == "fine"
+
+
+def test_silence_is_named_and_then_ended() -> None:
+    story = Story()
+    story.lives(20, step_every=1)
+    story.now += AFTER + 1
+    assert story.verdict == "named"
+    story.now += (END - 1) * AFTER
+    assert story.verdict == "ended"
+    (trouble,) = story.ranks.stuck(story.now)["g"]
+    assert str(trouble) == "rank 0, process 4711 on 10.0.0.7, shows no sign of life for 31 s, in run_epoch"
+
+
+def test_no_step_is_measured_by_the_slowest_one_before() -> None:
+    story = Story()
+    story.lives(60, step_every=4)
+    story.lives(SLOWER * 4 - 2)
+    assert story.verdict == "fine"
+    story.lives(4)
+    assert story.verdict == "named"
+    story.lives(END * SLOWER * 4)
+    assert story.verdict == "ended"
+
+
+def test_a_slow_first_step_is_named_but_not_ended() -> None:
+    story = Story()
+    story.lives(END * AFTER + 5)
+    assert story.verdict == "named"
+    story.lives(END_FIRST * AFTER)
+    assert story.verdict == "ended", "but not for ever"
+
+
+def test_what_took_long_once_may_take_long_again() -> None:
+    story = Story()
+    story.lives(END * AFTER)
+    story.lives(2, step_every=1)
+    story.lives(SLOWER * END * AFTER - 3)
+    assert story.verdict == "fine"
+
+
+def test_nobody_must_get_on_who_has_nothing_to_do_or_waits_for_storage() -> None:
+    story = Story()
+    story.lives(20, step_every=1)
+    story.lives(200, phase="")
+    assert story.verdict == "fine"
+    story.lives(200, phase="save", problem="/data: no space left")
+    assert story.verdict == "fine"
+
+
+def test_of_a_gang_only_those_are_named_that_the_others_wait_for() -> None:
+    ranks = Ranks(AFTER)
+    for second in range(60):
+        first = replace(BEAT, number=second)
+        ranks.hear([first, replace(BEAT, rank=1, pid=4712, name="", number=min(second, 20))], float(second))
+    (trouble,) = ranks.stuck(60.0)["g"]
+    assert (trouble.beat.rank, trouble.what, trouble.is_over) == (1, "shows no sign of life", True)
+
+
+# With real processes
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        with Cluster() as made:
+            yield made
+
+
+@contextmanager
+def watched(after: float) -> Iterator[tuple[Watchdog, list[str]]]:
+    told: list[str] = []
+    with Watchdog(after, 60.0, told.append) as watchdog:
+        yield watchdog, told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_rank_that_is_stopped_is_named_and_its_gang_ended(cluster: Cluster, stopped: int) -> None:
+    with (
+        hosted_gang("light_rank:LightRank", Request(2, 1), lambda: None) as host,
+        watched(after=3.0) as (watchdog, told),
+    ):
+        call = ray_caller(host)
+        assert call("count", 1, 0.01) == 1
+        watchdog.stage_started("trial_student")
+        victim = next(beat for beat in hearts.beats() if beat.rank == stopped)
+        Thread(target=lambda: (time.sleep(hearts.BEAT_SECONDS + 1), os.kill(victim.pid, signal.SIGSTOP))).start()
+        start = time.monotonic()
+        with pytest.raises(LostError, match="lost in count"):
+            call("count", 10_000, 0.01)
+        assert 3 * 3.0 < time.monotonic() - start < 60
+    named, ended = told
+    who = f"rank {stopped}, process {victim.pid} on {victim.host}, shows no sign of life for"
+    assert named.startswith(f"stage trial student is stuck: {who}")
+    assert ended.startswith(f"stage trial student is ended: stuck: {who}")
+    assert ended.endswith("s, in count")
+    assert watchdog.reasons[""] in ended
+    assert hearts.beats() == []
+
+
+@pytest.mark.slow
+def test_a_gang_that_is_only_slow_is_named_and_finishes(cluster: Cluster) -> None:
+    with (
+        hosted_gang("light_rank:LightRank", Request(1, 1), lambda: None) as host,
+        watched(after=1.5) as (watchdog, told),
+    ):
+        assert ray_caller(host)("count", 1, 7.0) == 1
+        assert ray.get(host.call.remote("count", 2, 0.01)) == 3
+    assert [line.partition(" is stuck: rank 0")[0] for line in told] == ["stage"]
+    assert "does not get on" in told[0]
+    assert watchdog.reasons == {}
