@@ -83,12 +83,20 @@ def test_no_half_artifact_is_ever_found(tmp_path: Path) -> None:
     left = [path.name for path in tmp_path.glob(".*")]
     assert len([name for name in left if name.startswith(".student-")]) >= 10, "hardly ever killed while it wrote"
 
-    for path in (each for name in left for each in (tmp_path / name, *(tmp_path / name).rglob("*"))):
-        os.utime(path, (0, time.time() - OWN_ASIDE_SECONDS - 1))
+    claims = {name for name in left if name.startswith(".claim-")}  # which pass on at once, and weigh nothing
     with ArtifactStore(tmp_path).create("student", INPUTS) as folder:
         (folder / "weights").write_text("7")
-        assert set(ArtifactStore(tmp_path).tidy()) == set(left)  # but not what is being written
+        make_older(tmp_path, set(left), OWN_ASIDE_SECONDS)
+        assert set(ArtifactStore(tmp_path).tidy()) == set(left) - claims  # and not what is being written
+        make_older(tmp_path, claims, ASIDE_SECONDS)
+        assert set(ArtifactStore(tmp_path).tidy()) == claims
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in tmp_path.glob("student-*")}
+
+
+def make_older(root: Path, names: set[str], seconds: float) -> None:
+    then = time.time() - seconds - 1
+    for path in (each for name in names for each in (root / name, *(root / name).rglob("*"))):
+        os.utime(path, (then, then))
 
 
 def assert_whole(artifact: Path) -> None:
