@@ -109,11 +109,6 @@ def forget(beat: Beat) -> None:
     _internal_kv_del(_prefix() + f"{beat.gang}/{beat.rank}".encode(), namespace=NAMESPACE)
 
 
-def forget_all() -> None:
-    """Take away what all ranks have left."""
-    _internal_kv_del(_prefix(), del_by_prefix=True, namespace=NAMESPACE)
-
-
 def living_processes() -> set[tuple[str, int]]:
     """Node and process id of every actor that Ray holds for alive."""
     context = ray.get_runtime_context()

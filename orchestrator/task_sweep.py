@@ -1,6 +1,7 @@
 """One task of a sweep, from its stages to its test: a study of its own."""
 
 import shutil
+from contextlib import suppress
 
 from rich.console import Console
 
@@ -32,6 +33,7 @@ from stkd.orchestrator.waiting import Queue
 from stkd.orchestrator.watchdog import Watchdog
 from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.schema import Space
+from stkd.trainers.patience import StorageError
 from stkd.trainers.sources import TaskData
 
 
@@ -55,9 +57,10 @@ class TaskSweep:
         self._store = ArtifactStore(storage.artifacts)
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
         self._ledger = Ledger(self._file, lambda: self._room.devices())
-        display = Display(console)
-        self._watchdog = Watchdog(space.trials.stuck_after, space.resources.storage_patience, display.warned)
-        watchers = [ResultsObserver(self._file), self._ledger, self._recorder, display, self._watchdog]
+        self._display = Display(console)
+        limits = (space.trials.stuck_after, space.resources.storage_patience)
+        self._watchdog = Watchdog(*limits, self._display.warned, lambda: tracker.problem)
+        watchers = [ResultsObserver(self._file), self._ledger, self._recorder, self._display, self._watchdog]
         self._observer = Observers(watchers)
 
     def run(self) -> bool:
@@ -67,10 +70,18 @@ class TaskSweep:
             try:
                 self._observer.task_started(self._data, resumed=bool(self._results().stages))
                 finished = self._run()
-            finally:
+            except KeyboardInterrupt:
                 self._watchdog.check_storage()
-                self._observer.task_ended(finished)
+                raise
+            finally:
+                self._end(finished)
+            self._watchdog.check_storage()
         return finished
+
+    def _end(self, finished: bool) -> None:
+        with suppress(StorageError):  # then what is there must do
+            self._observer.task_ended(finished)
+        self._display.task_ended(finished)
 
     def _run(self) -> bool:
         shared = self._stages()

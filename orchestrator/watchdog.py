@@ -24,6 +24,8 @@ SLOWER = 10.0
 END, END_FIRST = 3.0, 12.0
 """What is named is ended after so many times as long; the first step of something new has more time."""
 LOOK_SECONDS = 5.0
+UNHEARD_SECONDS = 15.0
+"""MLflow may be away for so long before anybody is told."""
 LOG = logging.getLogger("stkd.watchdog")
 
 
@@ -118,13 +120,21 @@ class Watchdog(Observer):
     after any loss. Where storage refuses writes for longer than `patience`, the sweep is stopped as by Ctrl-C.
     """
 
-    def __init__(self, after: float, patience: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        after: float,
+        patience: float,
+        tell: Callable[[str], None],
+        tracking: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`tracking` says why MLflow cannot be told anything at the moment, or None."""
         self.reasons: dict[str, str] = {}
         """Why processes were ended, by trial; "" is the stage."""
         self._ranks, self._patience, self._tell = Ranks(after), patience, tell
         self._names: dict[str, str] = {"": "stage"}
         self._told: set[str] = set()
         self._problem, self._problem_since, self._gave_up = "", 0.0, False
+        self._tracking, self._unheard_since, self._told_tracking = tracking, float("inf"), False
         self._over = Event()
         self._thread = Thread(target=self._run, name="watchdog", daemon=True)
 
@@ -168,6 +178,7 @@ class Watchdog(Observer):
                 LOG.warning("the watchdog sees nothing", exc_info=True)
 
     def _look(self, now: float) -> None:
+        self._look_at_tracking(self._tracking(), now)
         beats = hearts.beats()
         self._look_at_storage([PATIENCE.problem, *(beat.problem for beat in beats)], now)
         self._ranks.hear(beats, now)
@@ -218,8 +229,19 @@ class Watchdog(Observer):
         if not self._gave_up:
             self._problem = problem
         if problem and not self._gave_up and now - self._problem_since > self._patience:
-            self._gave_up = True
-            os.kill(os.getpid(), signal.SIGINT)
+            self._gave_up, PATIENCE.seconds = True, 0.0
+            os.kill(os.getpid(), signal.SIGTERM)  # which stops as Ctrl-C does, also where that is not listened to
+
+    def _look_at_tracking(self, problem: str | None, now: float) -> None:
+        if problem is None:
+            if self._told_tracking:
+                self._say("MLflow answers again")
+            self._unheard_since, self._told_tracking = float("inf"), False
+            return
+        self._unheard_since = min(self._unheard_since, now)
+        if now - self._unheard_since >= UNHEARD_SECONDS and not self._told_tracking:
+            self._told_tracking = True
+            self._say(f"MLflow does not answer ({problem}); the sweep goes on, and tells it later")
 
     def _say(self, text: str) -> None:
         LOG.warning(text)

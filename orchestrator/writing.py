@@ -60,12 +60,9 @@ def remove_whole(path: Path) -> None:
 
 def settle(folder: Path) -> None:
     """Have a folder's files on the disk itself, and not only in the memory of this node."""
-    for path in (*folder.rglob("*"), folder):
-        file = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+    for path in filter(Path.is_file, folder.rglob("*")):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def aside_prefix(name: str) -> str:

@@ -29,9 +29,8 @@ class SmallDisk:
         self._ballast.unlink()
 
     def remount(self, mode: str) -> None:
-        """`ro` or `rw`; fails while somebody writes a file, for a moment."""
-        while subprocess.run(["mount", "-o", f"remount,{mode}", self.root], capture_output=True).returncode:
-            pass
+        """`ro` or `rw`; no file may be open for writing."""
+        subprocess.run(["mount", "-o", f"remount,{mode}", self.root], check=True, capture_output=True)
 
 
 @contextmanager

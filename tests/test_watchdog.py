@@ -1,23 +1,29 @@
 """What is stuck is named and ended; what is only slow is left alone."""
 
 import os
+import re
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Timer
 from typing import Any
 
+import psutil
 import pytest
 import ray
+from sweeping import STKD, TIMEOUT, environment, write_space
 
 from stkd.cluster import hearts
 from stkd.cluster.capacity import Request
 from stkd.cluster.cluster import Cluster
 from stkd.cluster.hearts import Beat
 from stkd.cluster.placing import hosted_gang
+from stkd.orchestrator.layout import Storage
+from stkd.orchestrator.results import read_results
 from stkd.orchestrator.stages import LostError, ray_caller
 from stkd.orchestrator.watchdog import END, END_FIRST, SLOWER, Ranks, Watchdog
 
@@ -112,6 +118,14 @@ def test_of_a_gang_only_those_are_named_that_the_others_wait_for() -> None:
     assert (trouble.beat.rank, trouble.what, trouble.is_over) == (1, "shows no sign of life", True)
 
 
+def test_an_mlflow_that_is_away_is_told_once_and_so_is_its_return() -> None:
+    told: list[str] = []
+    watchdog = Watchdog(AFTER, 60.0, told.append)
+    for second, problem in enumerate([None, "away", None, *["away"] * 40, None, None]):
+        watchdog._look_at_tracking(problem, float(second))
+    assert told == ["MLflow does not answer (away); the sweep goes on, and tells it later", "MLflow answers again"]
+
+
 # With real processes
 
 
@@ -141,7 +155,7 @@ def test_a_rank_that_is_stopped_is_named_and_its_gang_ended(cluster: Cluster, st
         assert call("count", 1, 0.01) == 1
         watchdog.stage_started("trial_student")
         victim = next(beat for beat in hearts.beats() if beat.rank == stopped)
-        Thread(target=lambda: (time.sleep(hearts.BEAT_SECONDS + 1), os.kill(victim.pid, signal.SIGSTOP))).start()
+        Timer(hearts.BEAT_SECONDS + 1, os.kill, (victim.pid, signal.SIGSTOP)).start()
         start = time.monotonic()
         with pytest.raises(LostError, match="lost in count"):
             call("count", 10_000, 0.01)
@@ -166,3 +180,74 @@ def test_a_gang_that_is_only_slow_is_named_and_finishes(cluster: Cluster) -> Non
     assert [line.partition(" is stuck: rank 0")[0] for line in told] == ["stage"]
     assert "does not get on" in told[0]
     assert watchdog.reasons == {}
+
+
+@pytest.mark.cluster
+def test_a_sweep_gets_over_a_stage_a_trial_and_a_rank_that_hang(tmp_path: Path) -> None:
+    """Two ranks each. Whoever is stopped is named with its process, ended, and what it did is done again."""
+    space = write_space(
+        tmp_path,
+        search={"sparsity": {"choice": [0.0, 0.5]}},
+        trials={"count": 2, "searcher": "grid", "scheduler": None, "concurrent": 1, "stuck_after": 6.0},
+        training={"epochs": 8, "max_length": 32, "learning_rate": 1.0e-3},
+        resources={"ranks": 2, "cpus_per_rank": 1},
+        controls=False,
+    )
+    storage, log = Storage(tmp_path / "runs"), tmp_path / "screen"
+    with log.open("wb") as screen:
+        driver = subprocess.Popen(
+            [*STKD, "sweep", "--space", str(space)],
+            env=environment(),
+            stdout=screen,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        stopped = [stop_when(driver, storage, log, '"data"', "ray::GangHost", "stage teacher")]
+        stopped += [stop_when(driver, storage, log, '"epochs": 2', "ray::_MemberActor", "trial ")]
+        stopped += [stop_when(driver, storage, log, '"epochs": 5', "ray::ResourceTrainable", "trial ")]
+        assert driver.wait(400) == 0, log.read_text()
+    finally:
+        if driver.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+    text = log.read_text()
+    ranks = [int(re.findall(rf"is ended: stuck: rank (\d), process {pid} on", text)[0]) for pid in stopped]
+    assert ranks == [0, 1, 0]
+    assert "stage teacher: its process was lost in run epoch; it begins anew" in text.replace("_", " ")
+    trials = read_results(storage.find_sweep())["remarks"].of_phase("search")
+    assert [(trial.status, trial.epochs) for trial in trials] == [("finished", 8)] * 2
+    assert "is stuck: rank" in storage.find_sweep().log.read_text()
+
+
+def stop_when(
+    driver: "subprocess.Popen[bytes]", storage: Storage, log: Path, reached: str, who: str, named: str
+) -> int:
+    """Stop a process of this kind when the results say so, and wait until that is dealt with; returns its id."""
+    results = storage.sweeps.glob
+    wait_until(lambda: any(reached in path.read_text() for path in results("*/remarks/results.jsonl")), driver, log)
+
+    def find() -> list[psutil.Process]:
+        return [each for each in psutil.Process(driver.pid).children(recursive=True) if title(each).startswith(who)]
+
+    wait_until(lambda: bool(find()), driver, log)
+    time.sleep(hearts.BEAT_SECONDS)
+    victim = find()[0]
+    victim.suspend()
+    wait_until(lambda: f"{named}" in log.read_text() and f"process {victim.pid} on" in log.read_text(), driver, log)
+    wait_until(lambda: not psutil.pid_exists(victim.pid) or victim.status() == psutil.STATUS_ZOMBIE, driver, log)
+    return int(victim.pid)
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def wait_until(condition: Callable[[], bool], driver: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)

@@ -74,6 +74,7 @@ def patiently(write: Callable[[], Answer], folder: Path) -> Answer:
             PATIENCE.refused(f"{folder}: {problem}")
             if monotonic() - begun > PATIENCE.seconds:
                 PATIENCE.served()
+                PATIENCE.seconds = 0.0  # what is still to be written, to end well, is tried once
                 raise StorageError(f"{folder} refuses writes: {problem}") from error
             sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
