@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,6 +12,7 @@ from stkd.orchestrator.claims import claimed, holder_of
 from stkd.orchestrator.layout import SweepFolder
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.errors import UserError
+from stkd.trainers.patience import StorageError
 
 State = Literal["running", "finished", "stopped", "crashed"]
 """`stopped` is a sweep that was interrupted cleanly; one that was killed, or failed, has crashed."""
@@ -62,7 +63,8 @@ def running(sweep: SweepFolder) -> Iterator[None]:
             keep_ending(sweep, "stopped")
             raise
         except Exception as error:
-            keep_ending(sweep, "crashed", f"{type(error).__name__}: {error}")
+            with suppress(StorageError):
+                keep_ending(sweep, "crashed", f"{type(error).__name__}: {error}")
             raise
 
 

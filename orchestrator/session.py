@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import join
 
@@ -68,4 +68,5 @@ def quiet_libraries(log: Path) -> Iterator[None]:
         logging.raiseExceptions = True
         for logger, handlers, propagate in kept:
             logger.handlers, logger.propagate = handlers, propagate
-        handler.close()
+        with suppress(OSError):  # what a full disk does not take is lost
+            handler.close()

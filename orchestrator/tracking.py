@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 LONGEST_PARAMETER = 6000
 LONGEST_TAG = 5000
+LONGEST_PROBLEM = 200
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 """Seconds between two attempts while MLflow is away."""
@@ -166,7 +168,7 @@ class Tracker:
                 self._send(event, doubts)
             except Exception as error:  # noqa: BLE001 - artifact stores raise types of their own; none may end the thread
                 doubts += self._store is not None and not isinstance(error, AwayError)
-                self._problem = " ".join(without_secrets(f"{type(error).__name__}: {error}").split())
+                self._problem = shorten(without_secrets(f"{type(error).__name__}: {error}"), LONGEST_PROBLEM)
                 self._pause(delay)
                 unanswered += (monotonic() - begun) * self._closing.is_set()
                 delay = min(2 * delay, LONGEST_DELAY)

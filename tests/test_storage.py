@@ -137,8 +137,8 @@ def test_a_sweep_waits_for_its_storage_and_stops_cleanly_when_it_stays_full(tmp_
             storage=str(disk.root / "runs"),
             search={"sparsity": {"choice": [0.0, 0.5]}},
             trials={"count": 2, "searcher": "grid", "scheduler": None, "concurrent": 1},
-            training={"epochs": 12, "max_length": 32, "learning_rate": 1.0e-3},
-            resources={"cpus_per_rank": 1, "storage_patience": 15.0},
+            training={"epochs": 6, "max_length": 32, "learning_rate": 1.0e-3},
+            resources={"cpus_per_rank": 1, "storage_patience": 10.0},
             controls=False,
         )
         storage = Storage(disk.root / "runs")
@@ -154,7 +154,7 @@ def test_a_sweep_waits_for_its_storage_and_stops_cleanly_when_it_stays_full(tmp_
             try:
                 wait_for(lambda: '"trial_student"' in text_of(storage), driver)
                 disk.fill()
-                time.sleep(8)
+                time.sleep(5)
                 disk.empty()
                 wait_for(lambda: '"status": "finished"' in text_of(storage), driver)
                 kept = text_of(storage)
@@ -168,7 +168,7 @@ def test_a_sweep_waits_for_its_storage_and_stops_cleanly_when_it_stays_full(tmp_
         assert "storage takes writes again" in screen
         assert "Traceback" not in screen
         sweep = storage.find_sweep()
-        assert f"--resume {sweep.sweep_id}" in screen
+        assert f"--resume {sweep.sweep_id}" in screen, screen
         assert screen.splitlines()[-1].startswith("stkd: stopped, since storage refuses writes")
         assert text_of(storage).startswith(kept)
 
@@ -176,7 +176,7 @@ def test_a_sweep_waits_for_its_storage_and_stops_cleanly_when_it_stays_full(tmp_
         done = stkd("sweep", "--resume", "--storage", storage.root)
         assert done.returncode == 0, done.stdout + done.stderr
         trials = read_results(sweep)["remarks"].of_phase("search")
-        assert [(trial.status, trial.epochs) for trial in trials] == [("finished", 12)] * 2
+        assert [(trial.status, trial.epochs) for trial in trials] == [("finished", 6)] * 2
         assert all((storage.artifacts / trial.student / "model.safetensors").is_file() for trial in trials)
 
 
