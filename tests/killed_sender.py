@@ -9,7 +9,7 @@ from pathlib import Path
 from stkd.orchestrator.journal import Journal
 from stkd.orchestrator.tracking import Tracker, _set_client
 
-KILLS, POINTS = 6, 5
+KILLS, POINTS = 4, 4
 
 
 def killed_at_the(count: int) -> None:
