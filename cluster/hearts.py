@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -43,7 +43,7 @@ class Beat:
     steps: int
     problem: str
     number: int
-    """Grows with every beat."""
+    """Grows with every beat; 0 of a process that has no heart yet."""
 
 
 class Heart:
@@ -109,11 +109,28 @@ def forget(beat: Beat) -> None:
     _internal_kv_del(_prefix() + f"{beat.gang}/{beat.rank}".encode(), namespace=NAMESPACE)
 
 
+def unborn(beats: Iterable[Beat]) -> list[Beat]:
+    """Of processes that have begun and have no heart yet; what they would say."""
+    known = {(beat.node, beat.pid) for beat in beats}
+    found = []
+    for identity, actor in _actors("PENDING_CREATION").items():
+        address, pid = actor["Address"], actor["Pid"]
+        if pid and (address["NodeID"], pid) not in known:
+            name = "" if actor["ActorClassName"] == "GangHost" else "that starts"
+            found.append(Beat(identity, 0, name, address["IPAddress"], address["NodeID"], pid, "start", 0, "", 0))
+    return found
+
+
 def living_processes() -> set[tuple[str, int]]:
     """Node and process id of every actor that Ray holds for alive."""
-    context = ray.get_runtime_context()
-    actors: dict[str, Any] = state.actor_table(None, ray.JobID.from_hex(context.get_job_id()), "ALIVE")
-    return {(actor["Address"]["NodeID"], actor["Pid"]) for actor in actors.values()}
+    actors = [*_actors("ALIVE").values(), *_actors("PENDING_CREATION").values()]
+    return {(actor["Address"]["NodeID"], actor["Pid"]) for actor in actors}
+
+
+def _actors(condition: str) -> dict[str, Any]:
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    actors: dict[str, Any] = state.actor_table(None, job, condition)
+    return actors
 
 
 def end_process(beat: Beat) -> str:

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from typing_extensions import override
 
 from stkd.cluster import hearts
-from stkd.cluster.hearts import IDLE, Beat
+from stkd.cluster.hearts import BEAT_SECONDS, IDLE, Beat
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.results import TrialResult
 from stkd.trainers.patience import PATIENCE, StorageError
@@ -23,6 +23,8 @@ SLOWER = 10.0
 """A step may take so many times what the slowest one took before; then it is named."""
 END, END_FIRST = 3.0, 12.0
 """What is named is ended after so many times as long; the first step of something new has more time."""
+QUIET_SECONDS = 3 * BEAT_SECONDS
+"""A sign of life may come so late, whatever the setting."""
 LOOK_SECONDS = 5.0
 UNHEARD_SECONDS = 15.0
 """MLflow may be away for so long before anybody is told."""
@@ -57,8 +59,9 @@ class Rank:
     def trouble(self, after: float, now: float) -> "Trouble | None":
         """What is wrong with it, where it has been stuck for longer than it may."""
         silent, still = now - self.heard, now - self.moved
-        if silent > after:
-            return Trouble("shows no sign of life", silent, silent > END * after, self.beat)
+        quiet = max(after, QUIET_SECONDS)
+        if self.beat.number and silent > quiet:
+            return Trouble("shows no sign of life", silent, silent > END * quiet, self.beat)
         limit = max(after, SLOWER * self.slowest)
         if self.beat.phase != IDLE and still > limit:
             patience = END_FIRST if self.first else END
@@ -180,6 +183,7 @@ class Watchdog(Observer):
     def _look(self, now: float) -> None:
         self._look_at_tracking(self._tracking(), now)
         beats = hearts.beats()
+        beats += hearts.unborn(beats)
         self._look_at_storage([PATIENCE.problem, *(beat.problem for beat in beats)], now)
         self._ranks.hear(beats, now)
         stuck = self._ranks.stuck(now)
