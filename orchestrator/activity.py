@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,6 +12,7 @@ from stkd.orchestrator.claims import claimed, holder_of
 from stkd.orchestrator.layout import SweepFolder
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.errors import UserError
+from stkd.trainers.patience import StorageError
 
 State = Literal["running", "finished", "stopped", "crashed"]
 """`stopped` is a sweep that was interrupted cleanly; one that was killed, or failed, has crashed."""
@@ -38,16 +39,23 @@ class Activity:
 
 
 @contextmanager
-def running(sweep: SweepFolder) -> Iterator[None]:
-    """Show signs of life while the context lasts; what it raises is kept as the reason why the sweep crashed.
-
-    Raises UserError where somebody else runs the sweep.
-    """
+def held(sweep: SweepFolder) -> Iterator[None]:
+    """Nobody else has the sweep while the context lasts; raises UserError where somebody has it already."""
     holder = holder_of(sweep.claim)
     if holder:
         host, _, process = holder.partition(" ")
         raise UserError(f"sweep {sweep.sweep_id} runs already, as process {process} on {host}; stop that one first")
     with claimed(sweep.claim, lambda: False):
+        yield
+
+
+@contextmanager
+def running(sweep: SweepFolder) -> Iterator[None]:
+    """Show signs of life while the context lasts; what it raises is kept as the reason why the sweep crashed.
+
+    Raises UserError where somebody else runs the sweep.
+    """
+    with held(sweep):
         sweep.ending.unlink(missing_ok=True)
         try:
             yield
@@ -55,7 +63,8 @@ def running(sweep: SweepFolder) -> Iterator[None]:
             keep_ending(sweep, "stopped")
             raise
         except Exception as error:
-            keep_ending(sweep, "crashed", f"{type(error).__name__}: {error}")
+            with suppress(StorageError):
+                keep_ending(sweep, "crashed", f"{type(error).__name__}: {error}")
             raise
 
 

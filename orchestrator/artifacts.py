@@ -12,6 +12,8 @@ from time import perf_counter
 from typing import Any
 
 from stkd.orchestrator.claims import claimed
+from stkd.orchestrator.writing import aside_prefix, remove_left_behind, remove_whole, settle
+from stkd.trainers.patience import patiently
 
 METHOD_VERSION = 4
 """Raised when the same inputs give another result than before, so that older artifacts are not taken over."""
@@ -53,9 +55,7 @@ class ArtifactStore:
         Beside the inputs, its record says what it was made with, and what came out: a hash of each file. Where somebody
         else finished the same artifact meanwhile, theirs stays.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        aside = Path(mkdtemp(prefix=f".{stage}-", dir=self.root))
-        aside.chmod(0o755)
+        aside = patiently(lambda: self._aside(stage), self.root)
         start = perf_counter()
         try:
             yield aside
@@ -67,14 +67,33 @@ class ArtifactStore:
                 "files": file_hashes(aside),
                 "seconds": perf_counter() - start,
             }
-            (aside / RECORD).write_text(json.dumps(record, indent=2, default=str))
+            patiently(lambda: _complete(aside, record), self.root)
             try:
-                aside.rename(self.path(stage, inputs))
+                patiently(lambda: aside.rename(self.path(stage, inputs)), self.root)
             except OSError:
                 if self.find(stage, inputs) is None:
                     raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def _aside(self, stage: str) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)
+        aside = Path(mkdtemp(prefix=aside_prefix(stage), dir=self.root))
+        aside.chmod(0o755)
+        return aside
+
+    def remove(self, name: str) -> None:
+        """Remove an artifact that nobody needs; at no moment is half of it found."""
+        remove_whole(self.root / name)
+
+    def tidy(self) -> list[str]:
+        """Remove what killed processes left half written; returns the names. What is being written stays."""
+        return remove_left_behind(self.root)
+
+
+def _complete(aside: Path, record: Mapping[str, Any]) -> None:
+    (aside / RECORD).write_text(json.dumps(record, indent=2, default=str))
+    settle(aside)
 
 
 def record_of(artifact: Path) -> dict[str, Any]:
@@ -106,6 +125,10 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file as a whole: readers see the old one or the new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=2))
-    aside.replace(path)
+    text, aside = json.dumps(content, indent=2), path.with_name(f".{path.name}.{os.getpid()}")
+
+    def write() -> None:
+        aside.write_text(text)
+        aside.replace(path)
+
+    patiently(write, path.parent)

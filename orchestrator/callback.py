@@ -1,7 +1,7 @@
 """Ray Tune's events as the sweep's own."""
 
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -13,9 +13,10 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from typing_extensions import override
 
+from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.interruption import Interruption
-from stkd.orchestrator.layout import TaskFolder
+from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import phase_of, role_of, values_of
 from stkd.orchestrator.results import Status, TrialResult
 from stkd.orchestrator.waiting import Queue
@@ -40,12 +41,18 @@ class SweepCallback(Callback):  # type: ignore[misc]
         known: Mapping[str, TrialResult],
         queue: Queue | None = None,
         interruption: Interruption | None = None,
+        reasons: Mapping[str, str] | None = None,
     ) -> None:
+        """`reasons` are why processes of trials were ended, where that was done on purpose."""
+        self._reasons = reasons or {}
         self._space, self._folder, self._observer = space, folder, observer
         self._queue, self._interruption = queue, interruption
         self.trials = dict(known)
         self._clocks: dict[str, float] = {}
         self._last_heard: dict[str, float] = {}
+        self._store = ArtifactStore(Storage(space.storage_folder).artifacts)
+        self._surpassed: defaultdict[str, set[str]] = defaultdict(set)
+        """Students by trial that a later epoch was better than."""
         SweepCallback.active = self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -91,6 +98,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
         if not result["taken_over"]:
             changes["phases"] = dict(Counter(known.phases) + Counter(from_metrics(measured)))
         if result["improved"]:
+            self._surpassed[trial.trial_id].add(known.student)
             changes |= {"metrics": measured, "student": result["student"]}
         self._observer.trial_epoch(self._keep(known, **changes), measured)
 
@@ -113,10 +121,12 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed for good."""
-        self._end(trial, "failed", failure_reason(_error_of(trial)))
+        self._end(trial, "failed", self._reasons.get(trial.trial_id) or failure_reason(_error_of(trial)))
 
     def _end(self, trial: TuneTrial, status: Status, reason: str = "") -> None:
         shutil.rmtree(self._folder.checkpoints(trial.trial_id), ignore_errors=True)
+        for student in self._surpassed.pop(trial.trial_id, set()) - {"", self.trials[trial.trial_id].student}:
+            self._store.remove(student)
         self._observer.trial_ended(self._keep(self.trials[trial.trial_id], status=status, reason=reason))
 
     def _keep(self, known: TrialResult, **changes: Any) -> TrialResult:

@@ -12,6 +12,8 @@ from uuid import uuid4
 
 from psutil import pid_exists
 
+from stkd.trainers.patience import patiently
+
 BEAT_SECONDS = 5.0
 """Between two signs of life of whoever holds a claim."""
 STALE_SECONDS = 60.0
@@ -29,7 +31,7 @@ def claimed(path: Path, is_done: Callable[[], bool]) -> Iterator[bool]:
     """
     holder = f"{socket.gethostname()} {os.getpid()} {uuid4().hex}"
     while not is_done():
-        if not _make(path, holder):
+        if not patiently(lambda: _make(path, holder), path.parent):
             _take_from_the_dead(path)
             sleep(LOOK_SECONDS)
             continue
@@ -55,6 +57,9 @@ def _make(path: Path, holder: str) -> bool:
             file.write(holder)
     except FileExistsError:
         return False
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -64,7 +69,7 @@ def _beating(path: Path, holder: str) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(BEAT_SECONDS):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # storage that refuses now may take the next one
                 os.utime(path)
 
     thread = Thread(target=beat, name="claim", daemon=True)
@@ -74,7 +79,7 @@ def _beating(path: Path, holder: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # a claim that cannot be given back passes on by itself
             if path.read_text(encoding="utf-8") == holder:
                 path.unlink()
 
@@ -99,5 +104,5 @@ def _now(folder: Path) -> float:
     try:
         with NamedTemporaryFile(prefix=".clock-", dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
-    except PermissionError:  # who only looks may not write; then this node's clock must do
+    except OSError:  # who only looks may not write, or nobody may; then this node's clock must do
         return time()

@@ -32,6 +32,7 @@ COMMANDS = (
     inspect_commands.compare,
     inspect_commands.reproduce,
     result_commands.ui,
+    result_commands.sync,
     handover_commands.pick,
     handover_commands.export,
     handover_commands.predict,

@@ -56,9 +56,17 @@ class Display(Observer):
         self._line(reason)
 
     @override
+    def warned(self, text: str) -> None:
+        self._line(text)
+
+    @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         progress = f"epoch {epoch} of {epochs}, loss {report['loss']:.3f}, score {percent(report['score'])}"
         self._passing(f"{doing(stage)}: {progress}")
+
+    @override
+    def stage_lost(self, stage: str, reason: str) -> None:
+        self._line(f"stage {stage.replace('_', ' ')}: {reason}; it begins anew")
 
     @override
     def stage_finished(self, result: StageResult) -> None:

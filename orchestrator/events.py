@@ -20,8 +20,14 @@ class Observer:
     def waiting(self, reason: str) -> None:
         """Work waits for room in the cluster; told again when the reason changes."""
 
+    def warned(self, text: str) -> None:
+        """Something is wrong, and is being seen to; told from any thread."""
+
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         """A stage that trains has finished an epoch."""
+
+    def stage_lost(self, stage: str, reason: str) -> None:
+        """The process that computes a stage is gone; it begins anew."""
 
     def stage_finished(self, result: StageResult) -> None:
         """A stage is there, computed or taken over."""
@@ -88,9 +94,19 @@ class Observers(Observer):
             observer.waiting(reason)
 
     @override
+    def warned(self, text: str) -> None:
+        for observer in self._observers:
+            observer.warned(text)
+
+    @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         for observer in self._observers:
             observer.stage_epoch(stage, epoch, epochs, report)
+
+    @override
+    def stage_lost(self, stage: str, reason: str) -> None:
+        for observer in self._observers:
+            observer.stage_lost(stage, reason)
 
     @override
     def stage_finished(self, result: StageResult) -> None:

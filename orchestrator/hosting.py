@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache
 from time import monotonic
 from typing import Any
 
@@ -28,6 +27,31 @@ def trial_request(space: Space) -> Request:
     return Request(resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
 
 
+class StageHost:
+    """The gang that computes stages: starts when it is first asked for, and anew where its processes were lost."""
+
+    def __init__(self, space: Space, cluster: Cluster, observer: Observer, cores: int | None) -> None:
+        self._space, self._cluster, self._observer, self._cores = space, cluster, observer, cores
+        self._stack = ExitStack()
+        self._call: CallGang | None = None
+
+    def __call__(self) -> CallGang:
+        """The way to call the gang."""
+        if self._call is None:
+            space, cluster = self._space, self._cluster
+            free = cluster.capacity() if cluster.is_local else cluster.free()
+            resources = space.resources
+            request = Request(resources.ranks, self._cores or stage_cores(space, free), resources.gpus_per_rank)
+            gang = worker_gang(cluster, self._observer, "the stage waits", request)
+            self._call = ray_caller(self._stack.enter_context(gang), self.end)
+        return self._call
+
+    def end(self) -> None:
+        """Give the gang's place back."""
+        self._call = None
+        self._stack.close()
+
+
 @contextmanager
 def stage_host(
     space: Space, cluster: Cluster, observer: Observer, cores: int | None = None
@@ -36,16 +60,11 @@ def stage_host(
 
     On CPUs each of its ranks has so many `cores`, or as many as there are.
     """
-    with ExitStack() as stack:
-
-        @cache
-        def caller() -> CallGang:
-            resources = space.resources
-            free = cluster.capacity() if cluster.is_local else cluster.free()
-            request = Request(resources.ranks, cores or stage_cores(space, free), resources.gpus_per_rank)
-            return ray_caller(stack.enter_context(worker_gang(cluster, observer, "the stage waits", request)))
-
-        yield caller
+    host = StageHost(space, cluster, observer, cores)
+    try:
+        yield host
+    finally:
+        host.end()
 
 
 def worker_gang(cluster: Cluster, observer: Observer, who: str, request: Request) -> AbstractContextManager[Any]:

@@ -9,12 +9,15 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from stkd.orchestrator.writing import append_line
 from stkd.trainers.config import Config
+from stkd.trainers.patience import patiently
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -96,10 +99,11 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 class _Position(BaseModel):
-    """Bytes of the journal that are dealt with, and the MLflow id of each run so far."""
+    """Bytes of the journal that are dealt with, the MLflow id of each run so far, and whose ids these are."""
 
     offset: int = 0
     run_ids: dict[str, str] = {}
+    store: str = ""
 
 
 class Journal:
@@ -110,16 +114,36 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.refused = path.with_suffix(".refused.jsonl")
         self._state = path.with_suffix(".state.json")
         self._lock = threading.Lock()
-        self._writer = path.open("ab")
-        content = _without_torn_line(path)
+        content = _whole_lines(path)
         self._position = self._load_position(len(content))
         self._next = self._position.offset
         self._pending = content.count(b"\n", self._position.offset)
+        self._open: dict[str, None] = {}
+        self._points: set[tuple[str, int, str]] = set()
+        for line in content.splitlines():
+            self._remember(line)
+
+    @property
+    def store(self) -> str:
+        """Which MLflow the events go to; empty where that was never said."""
+        return self._position.store
+
+    def name_store(self, store: str) -> None:
+        """Say which MLflow the events go to."""
+        self._keep(self._position.model_copy(update={"store": store}))
+
+    @property
+    def open_runs(self) -> list[str]:
+        """Keys of the runs that have begun and not ended, in the order in which they began."""
+        return list(self._open)
+
+    def without_known(self, key: str, metrics: Mapping[str, float], step: int) -> dict[str, float]:
+        """The points that are not yet written down: an epoch that is trained again after a kill is a point once."""
+        return {name: value for name, value in metrics.items() if (key, step, name) not in self._points}
 
     @property
     def pending(self) -> int:
@@ -135,9 +159,9 @@ class Journal:
         """Writes an event down; once this returns, the event outlives a kill of the process."""
         line = event.model_dump_json().encode() + b"\n"
         with self._lock:
-            self._writer.write(line)
-            self._writer.flush()
+            patiently(lambda: append_line(self.path, line), self.path.parent)
             self._pending += 1
+        self._remember(line)
 
     def peek(self) -> Event | None:
         """The first event that is not dealt with; None where there is none. Lines that are no events are set aside."""
@@ -152,11 +176,8 @@ class Journal:
 
     def advance(self, run_ids: Mapping[str, str] | None = None) -> None:
         """The event that `peek` gave is dealt with; `run_ids` are the runs that it made known."""
-        position = _Position(offset=self._next, run_ids={**self._position.run_ids, **(run_ids or {})})
-        temporary = self._state.with_suffix(".tmp")
-        temporary.write_text(position.model_dump_json())
-        temporary.replace(self._state)
-        self._position = position
+        known = {**self._position.run_ids, **(run_ids or {})}
+        self._keep(self._position.model_copy(update={"offset": self._next, "run_ids": known}))
         with self._lock:
             self._pending -= 1
 
@@ -164,19 +185,37 @@ class Journal:
         """Keeps an event that cannot be sent, with the reason, for a person to read."""
         self._set_aside(event.model_dump(mode="json"), reason)
 
-    def close(self) -> None:
-        """Ends the writing; reading goes on."""
-        self._writer.close()
-
     def _line(self) -> bytes | None:
+        if not self.path.exists():
+            return None
         with self.path.open("rb") as file:
             file.seek(self._position.offset)
             line = file.readline()
         return line if line.endswith(b"\n") else None
 
     def _set_aside(self, event: object, reason: str) -> None:
-        with self.refused.open("a") as file:
-            file.write(json.dumps({"reason": reason, "event": event}) + "\n")
+        line = json.dumps({"reason": reason, "event": event}).encode() + b"\n"
+        patiently(lambda: append_line(self.refused, line), self.refused.parent)
+
+    def _remember(self, line: bytes) -> None:
+        with suppress(ValueError, KeyError):  # a broken line, which `peek` sets aside
+            event = json.loads(line)
+            match event["kind"]:
+                case "run_started":
+                    self._open[event["key"]] = None
+                case "run_ended":
+                    self._open.pop(event["key"], None)
+                case "measured":
+                    self._points |= {(event["key"], event["step"], name) for name in event["metrics"]}
+
+    def _keep(self, position: _Position) -> None:
+        """Where the storage refuses that, events are sent again after a kill, which does no harm."""
+        self._position = position
+        with suppress(OSError):
+            self._state.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._state.with_suffix(".tmp")
+            temporary.write_text(position.model_dump_json())
+            temporary.replace(self._state)
 
     def _load_position(self, size: int) -> _Position:
         try:
@@ -186,10 +225,7 @@ class Journal:
         return position if position.offset <= size else _Position()
 
 
-def _without_torn_line(path: Path) -> bytes:
-    """Cuts what follows the last line end, or the next event would be glued to half a line; gives the rest."""
-    with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        file.truncate(whole)
-    return content[:whole]
+def _whole_lines(path: Path) -> bytes:
+    """All lines but one that a kill cut short, which the next one will take the place of."""
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Lock
 from typing import TextIO
 
 import click
@@ -19,7 +20,7 @@ class JsonLines:
     """Writes objects, each with its `event` and its `time` in UTC. When nobody reads any more, the sweep goes on."""
 
     def __init__(self, file: TextIO) -> None:
-        self._file = file
+        self._file, self._one_at_a_time = file, Lock()
         self._results: dict[str, object] = {"sweep": None, "results": None, "best": {}}
 
     def write(self, event: str, **fields: object) -> None:
@@ -27,8 +28,9 @@ class JsonLines:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps(finite({"event": event, "time": time, **fields}), allow_nan=False)
         try:
-            self._file.write(line + "\n")
-            self._file.flush()
+            with self._one_at_a_time:  # the watchdog is a thread of its own
+                self._file.write(line + "\n")
+                self._file.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())  # where the rest of the buffer goes, too
 

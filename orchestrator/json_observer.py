@@ -37,8 +37,16 @@ class JsonObserver(Observer):
         self._write("waiting", reason=reason)
 
     @override
+    def warned(self, text: str) -> None:
+        self._write("warned", text=text)
+
+    @override
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         self._write("stage_epoch", stage=stage, epoch=epoch, epochs=epochs, report=report)
+
+    @override
+    def stage_lost(self, stage: str, reason: str) -> None:
+        self._write("stage_lost", stage=stage, reason=reason)
 
     @override
     def stage_finished(self, result: StageResult) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from stkd.orchestrator.artifacts import write_json
 from stkd.orchestrator.layout import SweepFolder
+from stkd.orchestrator.writing import append_line
+from stkd.trainers.patience import patiently
 
 Status = Literal["running", "finished", "stopped", "failed"]
 """`stopped` is a trial that the scheduler ended early; its student counts like any other."""
@@ -207,13 +209,12 @@ class ResultsFile:
     def append(self, result: Result) -> None:
         """Add a line; a later line about the same stage, trial or model replaces the earlier one."""
         kind = KINDS[type(result)]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **asdict(result)}) + "\n")
+        line = json.dumps({"kind": kind, **asdict(result)}).encode() + b"\n"
+        patiently(lambda: append_line(self._path, line), self._path.parent)
 
     def keep_session(self, session: Session) -> None:
         """Store what a session has held so far, in place of what it had before."""
-        self._sessions.mkdir(parents=True, exist_ok=True)
+        patiently(lambda: self._sessions.mkdir(parents=True, exist_ok=True), self._path.parent)
         write_json(self._sessions / f"{session.begun.replace(':', '')}.json", asdict(session))
 
     @property

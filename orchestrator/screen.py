@@ -78,6 +78,10 @@ class Alarms(Observer):
             self._say(f"{trial.name} failed: {trial.reason}")
 
     @override
+    def warned(self, text: str) -> None:
+        self._say(text)
+
+    @override
     def interrupted(self, running: int, at_once: bool) -> None:
         self._say("stopping at once" if at_once else "stopping when these epochs are over; Ctrl-C again stops at once")
 

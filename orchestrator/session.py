@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import join
 
@@ -21,7 +21,7 @@ TUNE_SETTINGS = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "200",  # searchers say themselves how many trials there are at a time
 }
-LIBRARIES = ("ray", "optuna", "matplotlib", "py.warnings")
+LIBRARIES = ("ray", "optuna", "matplotlib", "py.warnings", "stkd")
 
 
 @contextmanager
@@ -61,10 +61,13 @@ def quiet_libraries(log: Path) -> Iterator[None]:
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a log that cannot be written is no news for the screen
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        logging.raiseExceptions = True
         for logger, handlers, propagate in kept:
             logger.handlers, logger.propagate = handlers, propagate
-        handler.close()
+        with suppress(OSError):  # what a full disk does not take is lost
+            handler.close()

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from stkd.orchestrator.artifacts import ArtifactStore, MadeWith, seconds_of, write_json
 from stkd.orchestrator.events import Observer
@@ -32,6 +32,10 @@ CallGang = Callable[..., Any]
 
 class StageError(ValueError):
     """A stage cannot be finished with these settings."""
+
+
+class LostError(StageError):
+    """A process that computes was lost; the same may work in another one."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,15 @@ class Stages:
         compute: Callable[[Path], Mapping[str, float] | None],
         label: str = "",
     ) -> Path:
-        return computed_stage(self._store, self._observer, name, inputs, compute, label, self._made_with)
+        attempts = self._space.trials.max_failures
+        while True:
+            try:
+                return computed_stage(self._store, self._observer, name, inputs, compute, label, self._made_with)
+            except LostError as error:
+                if not attempts:
+                    raise StageError(f"stage {name.replace('_', ' ')}{label}: {error}") from error
+                attempts -= 1
+                self._observer.stage_lost(name + label, str(error))
 
     def _made_with(self) -> Mapping[str, Any]:
         return dict(self._host()("made_with"))
@@ -248,15 +260,24 @@ def read_metrics(artifact: Path) -> dict[str, float]:
     return metrics
 
 
-def ray_caller(host: Any) -> CallGang:
-    """Calls through a `GangHost` actor; what a user can mend is raised as the UserError that the worker raised."""
+def ray_caller(host: Any, lost: Callable[[], object] = lambda: None) -> CallGang:
+    """Calls through a `GangHost` actor; what a user can mend is raised as the UserError that the worker raised.
+
+    Raises LostError where a process of the gang is no more, which `lost` hears of.
+    """
 
     def call(method: str, *arguments: Any) -> Any:
         try:
             return ray.get(host.call.remote(method, *arguments))
+        except RayActorError as error:
+            lost()
+            raise LostError(f"its process was lost in {method}") from error
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from error
+            if isinstance(error.cause, RayActorError):
+                lost()
+                raise LostError(f"the process of a rank was lost in {method}") from error
             raise
 
     return call

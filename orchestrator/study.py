@@ -1,9 +1,11 @@
 """A task's study: the settings that were tried and what came of them, and from these the settings to try next."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -12,8 +14,10 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from typing_extensions import override
 
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform, Value
+from stkd.trainers.patience import patiently
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -54,7 +58,7 @@ class Study:
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_cut_line(path)
         lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
-        self._storage = JournalStorage(JournalFileBackend(str(path), lock))
+        self._storage = JournalStorage(WholeLines(str(path), lock))
         self._study = optuna.create_study(
             storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True
         )
@@ -256,6 +260,23 @@ class View:
         """Count what was asked for last, so many times or always, as failed, which samplers leave out."""
         for _ in range(len(self._asked) if count is None else count):
             self._study.tell(self._asked.pop(), state=TrialState.FAIL)
+
+
+class WholeLines(JournalFileBackend):  # type: ignore[misc]
+    """Optuna's journal on storage that may refuse: what was written of a change is taken back and tried again."""
+
+    @override
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add changes, all of them or none; raises StorageError."""
+        path = Path(self._file_path)
+        end = path.stat().st_size
+
+        def write() -> None:
+            if path.stat().st_size > end:
+                os.truncate(path, end)
+            super(WholeLines, self).append_logs(logs)
+
+        patiently(write, path.parent)
 
 
 def distribution_of(searched: Distribution) -> BaseDistribution:

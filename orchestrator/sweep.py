@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -27,6 +28,7 @@ from stkd.search_spaces.reading import space_text
 from stkd.search_spaces.schema import Space
 from stkd.search_spaces.values import without_secrets
 from stkd.trainers.errors import NothingFitsError
+from stkd.trainers.patience import StorageError
 from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import find_task
 
@@ -111,22 +113,30 @@ def _run(
     if screen.lines is not None:
         screen.lines.keep(sweep=sweep.sweep_id, results=str(sweep.root))
         screen.lines.write("sweep_started", sweep=sweep.sweep_id, results=str(sweep.root), tasks=space.tasks)
-    finished = False
+    finished, problem = False, ""
     with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
+        ArtifactStore(storage.artifacts).tidy()
         try:
             finished = _run_tasks(space, storage, sweep, tracker, screen, prepared, cluster)
         except KeyboardInterrupt:
             screen.console.print("stopping", highlight=False)
+        except StorageError as refused:
+            problem = str(refused)
         if finished:
             _report(storage, sweep, tracker, space.tasks, screen.errors)
         if not tracker.close(TRACKING_SECONDS):
-            problem = tracker.problem or "it was slow"
-            waiting = f"{tracker.pending} records wait for MLflow ({problem}); --resume sends them"
-            screen.errors.print(waiting, markup=False, soft_wrap=True)
-        keep_ending(sweep, "finished" if finished else "stopped")
+            why = tracker.problem or "it was slow"
+            where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
+            waiting = f"{tracker.pending:,} records wait for MLflow ({why})"
+            sending = f"{waiting}; send them with: stkd sync {sweep.sweep_id}{where}"
+            screen.errors.print(sending, markup=False, soft_wrap=True)
+        with suppress(StorageError):
+            keep_ending(sweep, "finished" if finished else "stopped", problem)
     _print_end(screen.results, space, storage, sweep, without_secrets(uri), finished, cluster)
     if screen.lines is not None:
         screen.lines.keep(best=best_students(storage, sweep), **_places(storage, sweep, without_secrets(uri)))
+    if problem:
+        raise StorageError(f"stopped, since storage refuses writes: {problem}; mend that, then --resume as said above")
     if not finished:
         return INTERRUPTED
     missed = [miss for results in read_results(sweep).values() if (miss := nearest_miss(results))]

@@ -21,15 +21,17 @@ from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import ResultsFile, TaskResults
 from stkd.orchestrator.screen import Screen
 from stkd.orchestrator.searching import learning
-from stkd.orchestrator.stages import Shared, Stages
+from stkd.orchestrator.stages import Shared, StageError, Stages
 from stkd.orchestrator.study import Study
 from stkd.orchestrator.testing import measure_on_test, tested_models, weigh_results
 from stkd.orchestrator.tracking import Tracker
 from stkd.orchestrator.trial import TrialPlan
 from stkd.orchestrator.tuning import Tuning
 from stkd.orchestrator.waiting import Queue
+from stkd.orchestrator.watchdog import Watchdog
 from stkd.search_spaces.budgets import Budget
 from stkd.search_spaces.schema import Space
+from stkd.trainers.patience import StorageError
 from stkd.trainers.sources import TaskData
 
 
@@ -54,21 +56,35 @@ class TaskSweep:
         self._recorder = Recorder(tracker, space, sweep, storage, data.task.name)
         self._ledger = Ledger(self._file, lambda: self._room.devices())
         told = screen.observers(space, data.task.name, self._results().trials, self._ledger.so_far)
-        self._observer = Observers([ResultsObserver(self._file), self._ledger, self._recorder, *told])
+        limits = (space.trials.stuck_after, space.resources.storage_patience)
+        self._watchdog = Watchdog(*limits, lambda text: self._observer.warned(text), lambda: tracker.problem)
+        self._told = Observers(told)
+        watching = [ResultsObserver(self._file), self._ledger, self._recorder, self._told, self._watchdog]
+        self._observer = Observers(watching)
 
     def run(self) -> bool:
         """Returns whether the task came to its end; what is there from before an interruption is not done again."""
         finished = False
-        self._observer.task_started(self._data, resumed=bool(self._results().stages))
-        try:
-            finished = self._run()
-        finally:
-            self._observer.task_ended(finished)
+        with self._watchdog:
+            try:
+                self._observer.task_started(self._data, resumed=bool(self._results().stages))
+                finished = self._run()
+            except KeyboardInterrupt:
+                self._watchdog.check_storage()
+                raise
+            finally:
+                self._end(finished)
+            self._watchdog.check_storage()
         return finished
 
+    def _end(self, finished: bool) -> None:
+        try:
+            self._observer.task_ended(finished)
+        except StorageError:  # then what is there must do
+            self._told.task_ended(finished)
+
     def _run(self) -> bool:
-        with stage_host(self._space, self._cluster, self._observer) as host:
-            shared = Stages(self._space, self._data, self._store, self._observer, host).run()
+        shared = self._stages()
         if self._space.resources.pack:
             self._space = packed(self._space, self._data.task, shared, self._store, self._observer, self._cluster)
             self._room = Room(self._space, self._cluster)
@@ -91,6 +107,15 @@ class TaskSweep:
             self._recorder.record_account(account)
         return True
 
+    def _stages(self) -> Shared:
+        with stage_host(self._space, self._cluster, self._observer) as host:
+            try:
+                return Stages(self._space, self._data, self._store, self._observer, host).run()
+            except StageError as error:
+                if reason := self._watchdog.reasons.get(""):
+                    raise StageError(f"{error}; {reason}") from error
+                raise
+
     def _trials(self, shared: Shared) -> bool:
         """All phases of trials; returns whether every trial has ended."""
         plan = TrialPlan(self._space, self._data.task, self._storage, self._folder, shared)
@@ -101,8 +126,8 @@ class TaskSweep:
         if not agenda.is_complete():
             queue = Queue(trial_request(self._space), self._cluster, self._observer)
             interruption = Interruption(self._observer)
-            known = self._results().trials
-            callback = SweepCallback(self._space, self._folder, self._observer, known, queue, interruption)
+            known, reasons = self._results().trials, self._watchdog.reasons
+            callback = SweepCallback(self._space, self._folder, self._observer, known, queue, interruption, reasons)
             Tuning(plan, callback, agenda, self._room, interruption=interruption).run()
             if interruption.asked:
                 return False

@@ -1,13 +1,16 @@
 """Records a sweep in MLflow without ever waiting for it.
 
 Each call appends a line to a journal on disk and returns; a thread sends the lines to MLflow, in order. While MLflow is
-away the journal grows, and what could not be sent before the process ended is sent when the sweep is resumed.
+away the journal grows, and what could not be sent before the process ended is sent when the sweep is resumed, or by
+`stkd sync`.
 """
 
 import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -32,11 +35,14 @@ if TYPE_CHECKING:
 
 LONGEST_PARAMETER = 6000
 LONGEST_TAG = 5000
+LONGEST_PROBLEM = 200
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 """Seconds between two attempts while MLflow is away."""
 CLOSING_DELAY = 1.0
 """The same once the caller waits in `close`."""
+CLOSING_SECONDS = 15.0
+"""After these without an answer, `close` no longer waits: what is in the journal is not lost."""
 ATTEMPTS = 7
 """After so many, a minute in all, an event is set aside, unless it is MLflow as a whole that does not answer."""
 CLIENT_SETTINGS = {
@@ -61,6 +67,8 @@ class Tracker:
         self._experiment = experiment
         self._artifact_location = artifact_location
         self._journal = Journal(journal)
+        if not self._journal.store:
+            self._journal.name_store(without_secrets(uri))
         self._store: MlflowStore | None = None
         self._problem: str | None = None
         self._news = threading.Event()
@@ -84,6 +92,11 @@ class Tracker:
         """The MLflow run id of each key that has one so far."""
         return self._journal.run_ids
 
+    @property
+    def open_runs(self) -> list[str]:
+        """Keys of the runs that have begun and not ended."""
+        return self._journal.open_runs
+
     def start_run(
         self, key: str, name: str, parent: str | None, params: Mapping[str, object], tags: Mapping[str, str]
     ) -> None:
@@ -92,9 +105,11 @@ class Tracker:
         self._write(RunStarted(key=key, name=name, parent=parent, params=texts, tags=_shortened(tags)))
 
     def log_metrics(self, key: str, metrics: Mapping[str, float], step: int) -> None:
-        """One point of each metric; one request."""
-        numbers = {name: float(value) for name, value in metrics.items()}
-        self._write(Measured(key=key, metrics=numbers, step=int(step)))
+        """One point of each metric; one request. What the run has of a step stays: nothing is measured there twice."""
+        new = self._journal.without_known(key, metrics, int(step))
+        if new:
+            numbers = {name: float(value) for name, value in new.items()}
+            self._write(Measured(key=key, metrics=numbers, step=int(step)))
 
     def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
         """Sets tags, or replaces their values."""
@@ -120,7 +135,7 @@ class Tracker:
         self._write(RunEnded(key=key, status=status))
 
     def close(self, timeout: float) -> bool:
-        """Waits at most `timeout` seconds until all is sent, and ends the thread.
+        """Waits until all is sent, at most `timeout` seconds and not for MLflow to come back, and ends the thread.
 
         Returns:
             Whether everything was sent; what was not stays in the journal for the next tracker.
@@ -131,7 +146,6 @@ class Tracker:
         if not self._stopped.is_set():
             self._sender.join(timeout)
         self._stopped.set()
-        self._journal.close()
         return self.pending == 0
 
     def __enter__(self) -> Self:
@@ -147,18 +161,20 @@ class Tracker:
         self._news.set()
 
     def _send_all(self) -> None:
-        delay, doubts = FIRST_DELAY, 0
-        while (event := self._next_event()) is not None:
+        delay, doubts, unanswered = FIRST_DELAY, 0, 0.0
+        while unanswered < CLOSING_SECONDS and (event := self._next_event()) is not None:
+            begun = monotonic()
             try:
                 self._send(event, doubts)
             except Exception as error:  # noqa: BLE001 - artifact stores raise types of their own; none may end the thread
                 doubts += self._store is not None and not isinstance(error, AwayError)
-                self._problem = " ".join(without_secrets(f"{type(error).__name__}: {error}").split())
+                self._problem = shorten(without_secrets(f"{type(error).__name__}: {error}"), LONGEST_PROBLEM)
                 self._pause(delay)
+                unanswered += (monotonic() - begun) * self._closing.is_set()
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
                 self._problem = None
-                delay, doubts = FIRST_DELAY, 0
+                delay, doubts, unanswered = FIRST_DELAY, 0, 0.0
 
     def _next_event(self) -> Event | None:
         """Waits for the next event; None when there will be none."""

@@ -1,7 +1,6 @@
 """A trial: one student, distilled from one sparse teacher, inside a Ray Tune trainable that stays warm for the next."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,7 +19,9 @@ from stkd.orchestrator.hosting import WORKER
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import values_of
 from stkd.orchestrator.stages import Shared, StudentStages
+from stkd.orchestrator.writing import remove_whole
 from stkd.search_spaces.schema import Space
+from stkd.trainers.patience import patiently, probe
 from stkd.trainers.specs import Distillation, EpochReport, JobSpec, is_whole
 from stkd.trainers.stopwatch import from_metrics, wall_clock
 from stkd.trainers.tasks import Task
@@ -74,7 +75,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._plan = plan
         self._watch = wall_clock("start")
         resources = plan.space.resources
-        self._gang = Gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank)
+        self._gang = Gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank, self.trial_id)
         self._reset(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -85,6 +86,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _reset(self, config: Mapping[str, Any]) -> None:
+        self._gang.works_for(self.trial_id)
         self._values = values_of(config, self._plan.space)
         self._inputs: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
@@ -99,6 +101,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         `saved` are the seconds that it took others to make what was taken over for this epoch.
         """
         self._watch.enter("start")
+        with self._gang.during("step"):
+            return self._step()
+
+    def _step(self) -> dict[str, Any]:
         self._begin()
         report = self._known[len(self._history)] if self._known else self._train()
         saved = sum(from_metrics(report["measured"]).values()) if self._known else self._saved
@@ -146,18 +152,16 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._watch.enter("checkpoint")
         student = self._history[-1]["student"] if self._history else ""
         if report.improved and not report.failure:
-            student = self._publish(len(self._history) + 1, student)
+            student = self._publish(len(self._history) + 1)
         seconds.update(report.seconds)
         seconds.update(self._watch.read())
         return epoch_entry(report, student, self._teacher_examples, seconds)
 
-    def _publish(self, epoch: int, previous: str) -> str:
-        """Store the student as it stands; the one that it surpasses goes, which nobody else can know of."""
+    def _publish(self, epoch: int) -> str:
+        """Store the student as it stands."""
         inputs = self._inputs | {"epoch": epoch, "sweep": str(self._plan.folder.root), "trial": self.trial_id}
         with self._plan.store.create("student", inputs, self._made_with) as folder:
             self._gang.call("save_model", folder)
-        if previous:
-            shutil.rmtree(self._plan.storage.artifacts / previous, ignore_errors=True)
         return self._plan.store.path("student", inputs).name
 
     def _made_with(self) -> Mapping[str, Any]:
@@ -166,17 +170,31 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Have the ranks' state written where all nodes see it, with a pointer for Tune; the last two are kept."""
         self._watch.enter("checkpoint")
+        with self._gang.during("save_checkpoint"):
+            self._save(checkpoint_dir)
+        self._watch.enter("waiting")
+
+    def _save(self, checkpoint_dir: str) -> None:
         epoch = len(self._history)
         if not self._known and not self._history[-1]["finished"]:
             self._gang.call("save", self._checkpoints / f"epoch-{epoch}")
-            shutil.rmtree(self._checkpoints / f"epoch-{epoch - 2}", ignore_errors=True)
+            remove_whole(self._checkpoints / f"epoch-{epoch - 2}")
+            self._remove_surpassed()
         pointer = {
             "folder": str(self._checkpoints),
             "history": self._history,
             "teacher_examples": self._teacher_examples,
         }
         write_json(Path(checkpoint_dir) / POINTER, pointer)
-        self._watch.enter("waiting")
+        root = self._plan.folder.root
+        patiently(lambda: probe(root), root)  # Tune writes there next, and has no patience
+
+    def _remove_surpassed(self) -> None:
+        """The student goes that no checkpoint knows as the best any more, and so nobody can go back to."""
+        if len(self._history) > 2:
+            surpassed, *kept = [entry["student"] for entry in self._history[-3:]]
+            if surpassed and surpassed not in kept:
+                self._plan.store.remove(surpassed)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Go on from the last checkpoint that was written to its end; from the start where there is none."""

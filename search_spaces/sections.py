@@ -55,6 +55,9 @@ class TrialsConfig(Config):
     """null or `none` lets every trial run to its end."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a trial may be started again from its checkpoint after a worker was lost."""
+    stuck_after: Annotated[float, Field(gt=0.0)] = 300.0
+    """Seconds without a sign of life, or without a step, after which a stage or a trial is named as stuck, unless its
+    steps took a tenth of that before; after three times as long (twelve times, before its first step) it is ended."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of what the searcher draws."""
     concurrent: PositiveInt | None = None
@@ -70,6 +73,8 @@ class ResourcesConfig(Config):
     """Whole GPUs, or for a single rank a share below 1, so that trials sit side by side on one."""
     cpus_per_rank: PositiveInt = 2
     """Cores; a rank computes with so many threads."""
+    storage_patience: Annotated[float, Field(gt=0.0)] = 300.0
+    """Seconds for which a storage that refuses writes is tried again, before the sweep stops."""
     pack: bool = False
     """Try how many trials one GPU, or one node's cores, serve best, and give each trial its share."""
 

@@ -13,6 +13,7 @@ from tiny import Case, tiny_case, tiny_training
 
 from stkd.orchestrator.trial import POINTER, Trial
 from stkd.trainers.loop import Training, label_loss
+from stkd.trainers.patience import PATIENCE, StorageError
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.specs import is_whole, written
 
@@ -64,8 +65,9 @@ def test_what_could_not_be_written_is_told_at_the_next_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(PATIENCE, "seconds", 0.0)
     training.engine.save(tmp_path / "first")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="refuses writes: no space left"):
         training.engine.save(tmp_path / "second")
     training.engine.close()  # whatever was still to be done has been done
     assert not is_whole(tmp_path / "first", 1)

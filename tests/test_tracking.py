@@ -368,11 +368,10 @@ def test_a_torn_line_is_dropped_and_a_broken_one_set_aside(tmp_path: Path) -> No
     assert journal.peek() == second
     assert journal.pending == 1
     assert "not an event" in journal.refused.read_text()
-    journal.close()
+
     again = Journal(path)
     assert again.peek() == second
     assert again.run_ids == {"a": "1"}
-    again.close()
 
 
 def tiny_student(folder: Path) -> Path:

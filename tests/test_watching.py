@@ -224,7 +224,9 @@ def all_events(observer: Observer) -> list[tuple[str, Callable[[], None]]]:
         ("task_started", lambda: observer.task_started(tiny_data(), resumed=True)),
         ("stage_started", lambda: observer.stage_started("teacher")),
         ("waiting", lambda: observer.waiting("the stage waits")),
+        ("warned", lambda: observer.warned("rank 0 does not get on")),
         ("stage_epoch", lambda: observer.stage_epoch("teacher", 1, 3, report)),
+        ("stage_lost", lambda: observer.stage_lost("teacher", "its host was lost")),
         ("stage_finished", lambda: observer.stage_finished(StageResult("teacher", "t-1", 1.0, False))),
         ("phase_started", lambda: observer.phase_started("search", 3)),
         ("trial_started", lambda: observer.trial_started(trial("a"))),
@@ -250,7 +252,7 @@ def test_every_event_is_a_documented_line_of_json() -> None:
     lines = [json.loads(line) for line in file.getvalue().splitlines()]
     names = [name for name, _ in inspect.getmembers(Observer, inspect.isfunction)]
     assert sorted(line["event"] for line in lines) == sorted(name for name, _ in events) == sorted(names)
-    assert len(lines) == 18
+    assert len(lines) == 20
     page = (Path(__file__).parents[1] / "docs" / "watching.md").read_text(encoding="utf-8")
     documented = {cells[1].strip(" `"): cells[3] for row in page.splitlines() if len(cells := row.split("|")) == 5}
     for line in lines:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from stkd.trainers.lean_imports import unimportable
+from stkd.trainers.patience import patiently
 
 with unimportable("mlflow"):
     from deepspeed.checkpoint.utils import clone_tensors_for_torch_save
@@ -25,7 +27,7 @@ class BackgroundWriter(TorchCheckpointEngine):  # type: ignore[misc]
     def save(self, state_dict: Any, path: str) -> None:
         """Copy the state, and have the copy written."""
         copied = clone_tensors_for_torch_save(state_dict)
-        self.then(lambda: super(BackgroundWriter, self).save(copied, path))
+        self.then(lambda: patiently(lambda: super(BackgroundWriter, self).save(copied, path), Path(path).parent))
 
     def preserves_storage_sharing(self) -> bool:
         """Nobody else needs to copy."""

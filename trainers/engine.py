@@ -14,6 +14,7 @@ from stkd.trainers.config import TrainingConfig
 from stkd.trainers.errors import UserError
 from stkd.trainers.families import family_of
 from stkd.trainers.lean_imports import unimportable
+from stkd.trainers.patience import patiently
 from stkd.trainers.ranks import Ranks, join
 from stkd.trainers.specs import written
 from stkd.trainers.vocabulary import TrainedRows
@@ -95,7 +96,7 @@ class Engine:
         """
         self._writer.wait()
         self._engine.save_checkpoint(str(folder), tag="engine")
-        self._writer.then(written(folder, self._rank).touch)
+        self._writer.then(lambda: patiently(written(folder, self._rank).touch, folder))
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote; trusted folders only, since DeepSpeed unpickles."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ from stkd.trainers.loop import (
 )
 from stkd.trainers.metrics import evaluate
 from stkd.trainers.models import load_base, load_saved, load_tokenizer, parameter_count, save_model
+from stkd.trainers.patience import patiently
+from stkd.trainers.pulse import PULSE
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.scores import score_units, scoring_batches
 from stkd.trainers.sources import TaskData
-from stkd.trainers.specs import LABELS, LOGITS, TEST, TRAIN, VALIDATION, Distillation, JobSpec
+from stkd.trainers.specs import LABELS, LOGITS, TEST, TRAIN, VALIDATION, Distillation, JobSpec, unmark
 from stkd.trainers.stopwatch import Phase
 from stkd.trainers.students import start_student
 from stkd.trainers.tasks import Task
@@ -123,15 +126,20 @@ class Job:
     def save_model(self, folder: Path) -> None:
         """Write the model as it stands as a `transformers` folder; only the first rank writes."""
         if self._ranks.is_first:
-            save_model(self._training.engine.model, load_tokenizer(str(self._spec.data)), folder, self._mask)
+            model, tokenizer = self._training.engine.model, load_tokenizer(str(self._spec.data))
+            patiently(lambda: save_model(model, tokenizer, folder, self._mask), folder)
 
     def save(self, folder: Path) -> None:
         """Have all that `load` needs to go on written, while the training goes on. Every rank calls it."""
         if self._ranks.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / REPORT).write_text(json.dumps(vars(self.progress)))
+            patiently(lambda: self._save_progress(folder), folder)
         self._ranks.barrier()
         self._training.engine.save(folder)
+
+    def _save_progress(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        unmark(folder)  # an earlier attempt may have come as far as this one
+        (folder / REPORT).write_text(json.dumps(vars(self.progress)))
 
     def load(self, folder: Path) -> None:
         """Go on from where `save` was called. Every rank calls it."""
@@ -155,10 +163,11 @@ def encode_task(data: TaskData, model: str, max_length: int, folder: Path) -> No
     """
     tokenizer = load_tokenizer(model)
     tokenizer.model_max_length = max_length
-    encode(data.train, tokenizer, max_length).save(folder / TRAIN)
-    encode(data.validation, tokenizer, max_length).save(folder / VALIDATION)
-    encode(data.test, tokenizer, max_length).save(folder / TEST)
-    tokenizer.save_pretrained(folder)
+    for split, name in ((data.train, TRAIN), (data.validation, VALIDATION), (data.test, TEST)):
+        encoded = encode(split, tokenizer, max_length)
+        patiently(partial(encoded.save, folder / name), folder)
+        PULSE.step()
+    patiently(lambda: tokenizer.save_pretrained(folder), folder)
 
 
 def evaluate_model(folder: Path, task: Task, data: Path, ranks: Ranks) -> dict[str, float]:
@@ -175,7 +184,7 @@ def save_logits(teacher: Path, mask: UnitMask | None, data: Path, ranks: Ranks, 
     train = EncodedExamples.load(data / TRAIN)
     logits = predict(model, train, ranks)
     if ranks.is_first:
-        save_file({"logits": logits}, folder / LOGITS)
+        patiently(lambda: save_file({"logits": logits}, folder / LOGITS), folder)
     return len(train)
 
 
@@ -184,7 +193,8 @@ def save_test_logits(model: Path, data: Path, ranks: Ranks, folder: Path) -> Non
     test = EncodedExamples.load(data / TEST)
     logits = predict(load_saved(model).to(ranks.device), test, ranks)
     if ranks.is_first:
-        save_file({"logits": logits, LABELS: torch.from_numpy(test.labels)}, folder / LOGITS)
+        tensors = {"logits": logits, LABELS: torch.from_numpy(test.labels)}
+        patiently(lambda: save_file(tensors, folder / LOGITS), folder)
 
 
 def score_teacher(

@@ -17,6 +17,7 @@ from stkd.trainers.config import DistillationConfig, TrainingConfig
 from stkd.trainers.engine import Engine
 from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.losses import distillation_losses, task_losses
+from stkd.trainers.pulse import PULSE
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.stopwatch import Phase, Stopwatch, wall_clock
 from stkd.trainers.tasks import Kind
@@ -142,6 +143,7 @@ class Training:
             self.engine.step()
             self.watch.enter("data")
             total += loss_sum.detach()
+        PULSE.step()
         return total / len(indices)
 
     def _finite(self, parts: Tensor, seen: int) -> list[float]:
@@ -165,6 +167,7 @@ def predict(model: PreTrainedModel, data: EncodedExamples, ranks: Ranks, tokens:
         for indices in batches[ranks.rank :: ranks.size]:
             found = model(**data.batch(indices, device).inputs).logits
             logits[torch.from_numpy(indices).to(device)] = found.float()
+            PULSE.step()
     return ranks.sum(logits.cpu())
 
 

@@ -17,6 +17,7 @@ from stkd.trainers.batches import Batch, EncodedExamples, sorted_batches
 from stkd.trainers.config import ScoringConfig
 from stkd.trainers.families import encoder_layers, family_of, linear
 from stkd.trainers.losses import imitation_losses, task_losses
+from stkd.trainers.pulse import PULSE
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.tasks import Kind
 from stkd.trainers.units import UnitMask, owned_by_heads, owned_by_neurons
@@ -57,6 +58,7 @@ def score_units(
             found = [_absolute_sum(gradient, reduction) for pair in gradients for gradient in pair]
             sums = found if sums is None else [total + part for total, part in zip(sums, found, strict=True)]
             count += len(batch.labels) if reduction == "example" else 1
+            PULSE.step()
     if sums is None:
         raise ValueError("no batch to score on")
     means = [total.cpu() / count for total in sums]

@@ -71,3 +71,9 @@ def is_whole(checkpoint: Path, ranks: int) -> bool:
 def written(checkpoint: Path, rank: int) -> Path:
     """The file that says that a rank has written its part."""
     return checkpoint / f"written-{rank}"
+
+
+def unmark(checkpoint: Path) -> None:
+    """Take back that anything of a checkpoint was written, before it is written anew."""
+    for mark in checkpoint.glob("written-*"):
+        mark.unlink()

@@ -11,7 +11,9 @@ from stkd.trainers.config import DistillationConfig, ScoringConfig
 from stkd.trainers.errors import NonFiniteLossError
 from stkd.trainers.job import Job, encode_task, evaluate_model, save_logits, save_test_logits, score_teacher
 from stkd.trainers.models import load_fine_tuned, load_tokenizer, save_model
+from stkd.trainers.patience import PATIENCE, patiently
 from stkd.trainers.provenance import Provenance, provenance
+from stkd.trainers.pulse import PULSE
 from stkd.trainers.ranking import UnitScores, mask_name
 from stkd.trainers.ranks import Ranks
 from stkd.trainers.sources import TaskData
@@ -46,6 +48,10 @@ class Worker:
     def abandon(self) -> None:
         """Leave the process group after a failure, so that the other ranks fail at once instead of waiting."""
         process_group.leave()
+
+    def progress(self) -> tuple[int, str]:
+        """How many steps of whatever kind were done here, and which storage is waited for; asked by another thread."""
+        return PULSE.steps, PATIENCE.problem
 
     def made_with(self) -> Provenance:
         """What everything is computed with here."""
@@ -127,7 +133,8 @@ class Worker:
     def adopt(self, model: str, task: Task, data: Path, folder: Path) -> dict[str, float]:
         """Take a teacher that is fine-tuned already: write it to the folder and measure it."""
         if self._ranks.is_first:
-            save_model(load_fine_tuned(model, task), load_tokenizer(model), folder)
+            adopted, tokenizer = load_fine_tuned(model, task), load_tokenizer(model)
+            patiently(lambda: save_model(adopted, tokenizer, folder), folder)
         self._ranks.barrier()
         return evaluate_model(folder, task, data, self._ranks)
 
@@ -165,7 +172,7 @@ class Worker:
         if self._ranks.is_first:
             alone = Ranks()
             scores = score_teacher(teacher, trial_student, task, data, student_data, settings, seed, alone)
-            scores.save(folder / SCORES)
+            patiently(lambda: scores.save(folder / SCORES), folder)
         self._ranks.barrier()
 
     @property
