@@ -211,6 +211,7 @@ def test_a_quiet_sweep_tells_only_what_goes_wrong() -> None:
         tell()
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().splitlines() == [
+        "rank 0 does not get on",
         "stopping when these epochs are over; Ctrl-C again stops at once",
         "lambda=0.416 s=0.3 T=2.63 failed: the loss is nan",
     ]
