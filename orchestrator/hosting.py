@@ -34,7 +34,8 @@ def stage_host(
 ) -> Iterator[Callable[[], CallGang]]:
     """Gives the way to a gang, which starts when it is first asked for and is gone when the context ends.
 
-    On CPUs each of its ranks has so many `cores`, or as many as there are.
+    Where a process of it is lost, another gang starts when it is asked for again. On CPUs each of its ranks has so many
+    `cores`, or as many as there are.
     """
     with ExitStack() as stack:
 
@@ -43,7 +44,13 @@ def stage_host(
             resources = space.resources
             free = cluster.capacity() if cluster.is_local else cluster.free()
             request = Request(resources.ranks, cores or stage_cores(space, free), resources.gpus_per_rank)
-            return ray_caller(stack.enter_context(worker_gang(cluster, observer, "the stage waits", request)))
+            gang = stack.enter_context(worker_gang(cluster, observer, "the stage waits", request))
+            return ray_caller(gang, forget)
+
+        def forget() -> None:
+            caller.cache_clear()
+            stack.close()
+            observer.waiting("a process that computes the stage is gone: the stage begins again")
 
         yield caller
 

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from stkd.orchestrator.artifacts import ArtifactStore, MadeWith, seconds_of, write_json
 from stkd.orchestrator.events import Observer
@@ -26,12 +27,21 @@ from stkd.trainers.stopwatch import as_metrics
 METRICS = "metrics.json"
 DENSE = "dense"
 """Names the mask that removes nothing."""
+T = TypeVar("T")
 CallGang = Callable[..., Any]
 """Runs a worker's method on all ranks: `call(method, *arguments)`."""
 
 
+LOSSES = 3
+"""So many times a stage is begun again after the loss of its host, before the sweep gives up."""
+
+
 class StageError(ValueError):
     """A stage cannot be finished with these settings."""
+
+
+class HostLostError(StageError):
+    """The processes that computed a stage are gone, alone or with their host."""
 
 
 @dataclass(frozen=True)
@@ -220,18 +230,30 @@ def computed_stage(
     made_with: MadeWith = dict,
 ) -> Path:
     """A stage's artifact, computed where it is missing; the observer hears of it either way, with its label."""
+
+    def once() -> bool:
+        with store.once(name, inputs, made_with) as folder:
+            if folder is not None:
+                write_json(folder / METRICS, compute(folder) or {})
+            return folder is None
+
     start = perf_counter()
     found = store.find(name, inputs) is not None
     if not found:
         observer.stage_started(name + label)
-        with store.once(name, inputs, made_with) as folder:
-            found = folder is None
-            if folder is not None:
-                write_json(folder / METRICS, compute(folder) or {})
+        found = despite_losses(once)
     path = store.path(name, inputs)
     took, saved = perf_counter() - start, seconds_of(path) if found else 0.0
     observer.stage_finished(StageResult(name + label, path.name, took, found, read_metrics(path), saved))
     return path
+
+
+def despite_losses(work: Callable[[], T]) -> T:
+    """Do the work, from its beginning where the host was lost that did it."""
+    for _ in range(LOSSES):
+        with suppress(HostLostError):
+            return work()
+    return work()
 
 
 def student_label(student: StudentConfig, students: Sequence[StudentConfig]) -> str:
@@ -248,15 +270,30 @@ def read_metrics(artifact: Path) -> dict[str, float]:
     return metrics
 
 
-def ray_caller(host: Any) -> CallGang:
-    """Calls through a `GangHost` actor; what a user can mend is raised as the UserError that the worker raised."""
+def ray_caller(host: Any, lost: Callable[[], None] = lambda: None) -> CallGang:
+    """Calls through a `GangHost` actor; what a user can mend is raised as the UserError that the worker raised.
+
+    Where the actor or another rank is gone, `lost` is called, and HostLostError is raised.
+    """
 
     def call(method: str, *arguments: Any) -> Any:
         try:
             return ray.get(host.call.remote(method, *arguments))
+        except RayActorError as error:  # of the first rank, or of another, as the first one met it
+            if error.actor_init_failed:
+                raise
+            lost()
+            raise HostLostError(f"a process that computes is gone: {loss_in_words(error)}") from error
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from error
             raise
 
     return call
+
+
+def loss_in_words(error: RayActorError) -> str:
+    """Why a process is gone, as far as Ray knows."""
+    if "node has died" in str(error) or "node was terminated" in str(error):
+        return "its host was lost"
+    return "it was killed, as the system does where memory runs out"
