@@ -14,7 +14,7 @@ PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-fast lint types bench nodes clean help
+.PHONY: quickstart test test-fast test-cluster lint types bench nodes clean help
 
 quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
@@ -23,7 +23,10 @@ test: $(DEV)  ## install, then run all tests
 	$(PYTEST)
 
 test-fast: $(DEV)  ## the tests that take a second at most
-	$(PYTEST) -m "not slow and not bench"
+	$(PYTEST) -m "not slow and not bench and not cluster"
+
+test-cluster: $(DEV)  ## sweeps on several hosts that lose hosts, links, servers and storage; needs root for most of them
+	$(BIN)/python -m pytest -m cluster
 
 lint: $(DEV)  ## ruff: rules and format
 	$(BIN)/ruff check

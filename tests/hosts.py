@@ -11,12 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
-from typing import Literal
+from typing import IO, Literal
 
 import psutil
 import pytest
@@ -130,19 +130,27 @@ class RayCluster:
             command, env=self.environment(**variables), capture_output=True, text=True, timeout=COMMAND_SECONDS
         )
 
-    def begin_stkd(self, *arguments: str | Path, log: Path | None = None, **variables: str) -> "subprocess.Popen[str]":
-        """Begin to run the command line, where the head is; both its outputs are one, in a file where one is given."""
-        command = [*self.nodes[0].host.prefix, *STKD, *map(str, arguments)]
-        with log.open("w") if log else nullcontext() as file:
-            return subprocess.Popen(
-                command,
-                env=self.environment(**variables),
-                stdout=file or subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                start_new_session=True,
-            )
+    def begin_stkd(self, *arguments: str | Path, **variables: str) -> "subprocess.Popen[str]":
+        """Begin to run the command line, where the head is; both its outputs are one."""
+        return self._begin(subprocess.PIPE, arguments, variables)
+
+    def begin_stkd_into(self, log: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """The same, with its outputs in a file."""
+        with log.open("w") as file:
+            return self._begin(file, arguments, {})
+
+    def _begin(
+        self, output: int | IO[str], arguments: Sequence[str | Path], variables: Mapping[str, str]
+    ) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*self.nodes[0].host.prefix, *STKD, *map(str, arguments)],
+            env=self.environment(**variables),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
 
     def _start(self, host: Host, options: Sequence[str], variables: Mapping[str, str]) -> Node:
         mode = {"RAY_AUTH_MODE": "token" if self.token else "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}

@@ -62,7 +62,7 @@ def space_of(folder: Path, team: Team, **changes: object) -> Path:
 def begun(hosts: Team, folder: Path, *options: str | Path) -> Iterator[Driver]:
     """`stkd sweep` where the head is; killed if it is still there at the end."""
     log = folder / "driver.log"
-    process = hosts.cluster.begin_stkd("sweep", *options, "--address", hosts.cluster.address, log=log)
+    process = hosts.cluster.begin_stkd_into(log, "sweep", *options, "--address", hosts.cluster.address)
     try:
         yield Driver(process, log)
     finally:
@@ -162,7 +162,7 @@ def test_a_head_that_is_lost_with_all_else(hosts: Team, undisturbed: Undisturbed
         os.killpg(driver.process.pid, signal.SIGKILL)
         hosts.lose()
     hosts.complete()
-    resume = ["--resume", sweep_of(tmp_path).sweep_id, "--storage", tmp_path / "runs"]
+    resume: list[str | Path] = ["--resume", sweep_of(tmp_path).sweep_id, "--storage", tmp_path / "runs"]
     with begun(hosts, tmp_path, *resume) as driver:
         driver.finish()
     assert_as_undisturbed(tmp_path, hosts, undisturbed)

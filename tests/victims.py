@@ -66,7 +66,8 @@ def begun(folder: Path, *options: str) -> Iterator[Driver]:
 
 def family_of(pid: int) -> list[psutil.Process]:
     """All processes below one."""
-    return psutil.Process(pid).children(recursive=True)
+    found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    return found
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
