@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from psutil import Process
 from recorded import assert_little_was_lost, assert_one_run_each, learned, local_runs, results_of, study_of
 from sweeping import stkd, write_space
 from victims import begun, family_of, wait_until_gone
 
 from stkd.orchestrator.results import Phase, TaskResults
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated")  # MLflow and SQLAlchemy
 ROUNDS = 3
 STAGES = ("data", "teacher", "logits", "trial_student", "scores")
 PHASES: dict[str, Phase] = {"trials": "search", "controls": "control", "confirm": "confirm"}
@@ -47,8 +49,11 @@ def is_so(condition: Callable[[], bool]) -> bool:
         return False
 
 
-def kill_in(stage: str, after: int, folder: Path, options: list[str]) -> None:
-    """Start or resume the sweep, and kill its driver, and nothing else, as soon as it is in the stage."""
+def kill_in(stage: str, after: int, folder: Path, options: list[str]) -> list[Process]:
+    """Start or resume the sweep, and kill its driver, and nothing else, as soon as it is in the stage.
+
+    Returns the processes that it had, which end by themselves: Ray's look for its head for a minute.
+    """
     for leftover in (folder / "runs" / "artifacts").glob(".test-*"):
         leftover.rename(leftover.with_name(f"{leftover.name[1:]}-left"))
     with begun(folder, *options) as driver:
@@ -56,7 +61,7 @@ def kill_in(stage: str, after: int, folder: Path, options: list[str]) -> None:
         family = family_of(driver.process.pid)
         driver.process.send_signal(signal.SIGKILL)
         driver.process.wait()
-        wait_until_gone(family)
+        return family
 
 
 def ended(results: TaskResults) -> dict[str, object]:
@@ -68,8 +73,9 @@ def survives(folder: Path, stages: tuple[str, ...], after: int) -> None:
     options = ["--space", str(space_of(folder))]
     kept: dict[str, object] = {}
     known: dict[str, tuple[object, ...]] = {}
+    left: list[Process] = []
     for stage in stages:
-        kill_in(stage, after, folder, options)
+        left += kill_in(stage, after, folder, options)
         options = ["--resume", "--storage", str(folder / "runs")]
         kept, known = kept | ended(results_of(folder)), known | learned(study_of(folder))
     begun_trials = set(results_of(folder).trials)
@@ -84,6 +90,7 @@ def survives(folder: Path, stages: tuple[str, ...], after: int) -> None:
     assert {trial: told for trial, told in learned(study_of(folder)).items() if trial in known} == known
     assert_little_was_lost(folder)
     assert_one_run_each(local_runs(folder), results)
+    wait_until_gone(left)
 
 
 @pytest.mark.cluster

@@ -12,6 +12,7 @@ from recorded import assert_little_was_lost, assert_one_run_each, local_runs, re
 from sweeping import write_space
 from victims import begun
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated")  # MLflow and SQLAlchemy
 EPOCHS = 12
 TRAINING = {"epochs": EPOCHS, "max_length": 32, "learning_rate": 1.0e-3}
 MEMBER, TRIAL, STAGE = "_MemberActor", "ResourceTrainable", "GangHost"

@@ -13,7 +13,7 @@ import psutil
 from sweeping import STKD, environment
 
 SECONDS = 300.0
-END_SECONDS = 60.0
+END_SECONDS = 120.0
 
 
 @dataclass
@@ -71,6 +71,6 @@ def family_of(pid: int) -> list[psutil.Process]:
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
-    """They end by themselves, and soon."""
+    """They end by themselves."""
     _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
     assert [_title(process) for process in alive] == []
