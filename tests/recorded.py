@@ -18,8 +18,8 @@ from stkd.orchestrator.results import ResultsFile, TaskResults, TrialResult
 from stkd.orchestrator.study import NAME, TRIAL
 
 TASK = "remarks"
-UNLIKE = ("milliseconds", "seconds")
-"""How metrics end that differ between any two runs."""
+UNLIKE = ("milliseconds", "seconds", "teacher_examples")
+"""How metrics begin that differ between two runs: clocks, and what was taken over."""
 
 
 def sweep_of(folder: Path) -> SweepFolder:
@@ -79,6 +79,11 @@ def what_came_of(results: TaskResults) -> dict[str, Mapping[str, object]]:
 def _outcome(trial: TrialResult) -> Mapping[str, object]:
     metrics = {name: value for name, value in trial.metrics.items() if not name.startswith(UNLIKE)}
     return {"status": trial.status, "epochs": trial.epochs, "metrics": metrics}
+
+
+def last_losses(runs: list[Run]) -> dict[str, float]:
+    """The loss that each trial had in its last epoch, by the trial's name."""
+    return {str(run.info.run_name): run.data.metrics["loss"] for run in runs if run.data.tags["stkd.kind"] == "trial"}
 
 
 def assert_one_run_each(runs: list[Run], results: TaskResults) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from recorded import assert_little_was_lost, assert_one_run_each, results_of, sweep_of, what_came_of
+from recorded import assert_little_was_lost, assert_one_run_each, last_losses, results_of, sweep_of, what_came_of
 from sweeping import write_space
 from team import Team, team
 from victims import Driver
@@ -30,6 +30,7 @@ class Undisturbed:
 
     storage: Path
     outcomes: Mapping[str, Mapping[str, object]]
+    losses: Mapping[str, float]
 
     def lend_stages(self, folder: Path) -> None:
         """Have the next sweep begin with its trials."""
@@ -80,7 +81,7 @@ def undisturbed(machines: Team, tmp_path_factory: pytest.TempPathFactory) -> Und
     assert {outcome["status"] for outcome in outcomes.values()} == {"finished"}
     assert len(outcomes) == 4
     assert_one_run_each(machines.runs(folder.name), results_of(folder))
-    return Undisturbed(folder / "runs", outcomes)
+    return Undisturbed(folder / "runs", outcomes, last_losses(machines.runs(folder.name)))
 
 
 def under_way(folder: Path, trials: int = 2, epochs: int = 2) -> Callable[[], bool]:
@@ -98,6 +99,7 @@ def under_way(folder: Path, trials: int = 2, epochs: int = 2) -> Callable[[], bo
 def assert_as_undisturbed(folder: Path, hosts: Team, undisturbed: Undisturbed) -> None:
     """The same trials with the same final metrics; little was trained twice; each has one run, which has ended."""
     assert what_came_of(results_of(folder)) == undisturbed.outcomes
+    assert last_losses(hosts.runs(folder.name)) == undisturbed.losses
     assert_little_was_lost(folder)
     assert_one_run_each(hosts.runs(folder.name), results_of(folder))
 
