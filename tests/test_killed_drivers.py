@@ -99,6 +99,6 @@ def test_a_driver_may_be_killed_in_every_stage(after: int, tmp_path: Path) -> No
     survives(tmp_path, ALL, after)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_driver_may_be_killed_in_a_stage_and_in_a_trial(tmp_path: Path) -> None:
     survives(tmp_path, ("teacher", "trials"), 1)
