@@ -2,13 +2,13 @@
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from ray import cloudpickle
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from typing_extensions import override
@@ -19,6 +19,7 @@ from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import phase_of, role_of, values_of
 from stkd.orchestrator.results import Status, TrialResult
+from stkd.orchestrator.stages import loss_in_words
 from stkd.orchestrator.waiting import Queue
 from stkd.search_spaces.schema import Space
 from stkd.trainers.stopwatch import from_metrics
@@ -48,6 +49,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
         self._space, self._folder, self._observer = space, folder, observer
         self._queue, self._interruption = queue, interruption
         self.trials = dict(known)
+        self._names: dict[str, str] = {}
+        """What the results call a trial, by Tune's id, where that is another."""
         self._clocks: dict[str, float] = {}
         self._last_heard: dict[str, float] = {}
         self._store = ArtifactStore(Storage(space.storage_folder).artifacts)
@@ -75,9 +78,11 @@ class SweepCallback(Callback):  # type: ignore[misc]
         """A trial begins, is retried, or goes on."""
         values, config = values_of(trial.config, self._space), trial.config
         begun = TrialResult(trial.trial_id, values, "running", phase_of(config), role_of(config))
-        known = self.trials.get(trial.trial_id, begun)
-        self._clocks[trial.trial_id] = monotonic() - known.seconds
-        self._last_heard[trial.trial_id] = monotonic()
+        if trial.trial_id not in self.trials:
+            begun = self._lost(begun, {each.trial_id for each in trials})
+        known = self.trials.get(self._name(trial), begun)
+        self._clocks[known.trial] = monotonic() - known.seconds
+        self._last_heard[known.trial] = monotonic()
         self._observer.trial_started(self._keep(known, status="running"))
 
     @override
@@ -85,11 +90,11 @@ class SweepCallback(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial has finished an epoch."""
-        known = self.trials[trial.trial_id]
+        known = self.trials[self._name(trial)]
         measured = result["measured"]
         if result["failure"]:
             return
-        self._last_heard[trial.trial_id] = monotonic()
+        self._last_heard[known.trial] = monotonic()
         if self._interruption is not None:
             self._interruption.reported(trial.trial_id)
         changes: dict[str, Any] = {"epochs": int(measured["epoch"]), "saved": known.saved + result["saved"]}
@@ -114,8 +119,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed, and will be tried again from its last epoch."""
-        known = self.trials[trial.trial_id]
-        lost = monotonic() - self._last_heard[trial.trial_id]
+        known = self.trials[self._name(trial)]
+        lost = monotonic() - self._last_heard[known.trial]
         self._observer.trial_retried(self._keep(known, lost=known.lost + lost))
 
     @override
@@ -123,11 +128,24 @@ class SweepCallback(Callback):  # type: ignore[misc]
         """A trial has failed for good."""
         self._end(trial, "failed", self._reasons.get(trial.trial_id) or failure_reason(_error_of(trial)))
 
+    def _lost(self, begun: TrialResult, tunes: Container[str]) -> TrialResult:
+        """The trial that this one repeats: a kill may fall between a trial's start and Tune's note of it."""
+        for trial in self.trials.values():
+            same = (trial.phase, trial.role, trial.values) == (begun.phase, begun.role, begun.values)
+            if same and trial.status == "running" and trial.trial not in tunes and trial.trial not in self._clocks:
+                self._names[begun.trial] = trial.trial
+                return trial
+        return begun
+
+    def _name(self, trial: TuneTrial) -> str:
+        return self._names.get(trial.trial_id, str(trial.trial_id))
+
     def _end(self, trial: TuneTrial, status: Status, reason: str = "") -> None:
         shutil.rmtree(self._folder.checkpoints(trial.trial_id), ignore_errors=True)
-        for student in self._surpassed.pop(trial.trial_id, set()) - {"", self.trials[trial.trial_id].student}:
+        known = self.trials[self._name(trial)]
+        for student in self._surpassed.pop(trial.trial_id, set()) - {"", known.student}:
             self._store.remove(student)
-        self._observer.trial_ended(self._keep(self.trials[trial.trial_id], status=status, reason=reason))
+        self._observer.trial_ended(self._keep(known, status=status, reason=reason))
 
     def _keep(self, known: TrialResult, **changes: Any) -> TrialResult:
         seconds = monotonic() - self._clocks[known.trial]
@@ -155,5 +173,7 @@ def failure_reason(error: Exception | None) -> str:
     if error is None:
         return "no reason was recorded"
     cause: BaseException = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, RayActorError) and not cause.actor_init_failed:
+        return f"a process of it is gone: {loss_in_words(cause)}"
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[-1].strip()}" if lines else type(cause).__name__

@@ -58,7 +58,8 @@ def stage_host(
 ) -> Iterator[Callable[[], CallGang]]:
     """Gives the way to a gang, which starts when it is first asked for and is gone when the context ends.
 
-    On CPUs each of its ranks has so many `cores`, or as many as there are.
+    Where a process of it is lost, another gang starts when it is asked for again. On CPUs each of its ranks has so many
+    `cores`, or as many as there are.
     """
     host = StageHost(space, cluster, observer, cores)
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
@@ -26,6 +26,7 @@ from stkd.trainers.stopwatch import as_metrics
 METRICS = "metrics.json"
 DENSE = "dense"
 """Names the mask that removes nothing."""
+T = TypeVar("T")
 CallGang = Callable[..., Any]
 """Runs a worker's method on all ranks: `call(method, *arguments)`."""
 
@@ -208,15 +209,9 @@ class Stages:
         compute: Callable[[Path], Mapping[str, float] | None],
         label: str = "",
     ) -> Path:
-        attempts = self._space.trials.max_failures
-        while True:
-            try:
-                return computed_stage(self._store, self._observer, name, inputs, compute, label, self._made_with)
-            except LostError as error:
-                if not attempts:
-                    raise StageError(f"stage {name.replace('_', ' ')}{label}: {error}") from error
-                attempts -= 1
-                self._observer.stage_lost(name + label, str(error))
+        arguments = (self._store, self._observer, name, inputs, compute, label, self._made_with)
+        told = partial(self._observer.stage_lost, name + label)
+        return despite_losses(partial(computed_stage, *arguments), self._space.trials.max_failures, told)
 
     def _made_with(self) -> Mapping[str, Any]:
         return dict(self._host()("made_with"))
@@ -246,6 +241,19 @@ def computed_stage(
     return path
 
 
+def despite_losses(work: Callable[[], T], attempts: int, told: Callable[[str], None]) -> T:
+    """Do the work, and so many times anew where a process was lost that did it, of which `told` hears why.
+
+    Raises LostError where that was not enough.
+    """
+    for _ in range(attempts):
+        try:
+            return work()
+        except LostError as error:
+            told(str(error))
+    return work()
+
+
 def student_label(student: StudentConfig, students: Sequence[StudentConfig]) -> str:
     """What tells a student's stages from those of the others, for their names; nothing where it is the only one."""
     if len(students) == 1:
@@ -270,14 +278,23 @@ def ray_caller(host: Any, lost: Callable[[], object] = lambda: None) -> CallGang
         try:
             return ray.get(host.call.remote(method, *arguments))
         except RayActorError as error:
+            if error.actor_init_failed:
+                raise
             lost()
-            raise LostError(f"its process was lost in {method}") from error
+            raise LostError(f"a process of it is gone: {loss_in_words(error)}") from error
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from error
             if isinstance(error.cause, RayActorError):
                 lost()
-                raise LostError(f"the process of a rank was lost in {method}") from error
+                raise LostError(f"a process of it is gone: {loss_in_words(error.cause)}") from error
             raise
 
     return call
+
+
+def loss_in_words(error: RayActorError) -> str:
+    """Why a process is gone, as far as Ray knows."""
+    if "node has died" in str(error) or "node was terminated" in str(error):
+        return "its host was lost"
+    return "it was killed, as the system does where memory runs out"

@@ -1,6 +1,7 @@
 """The one look at the test split, when everything is trained and chosen."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from safetensors.numpy import load_file
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.evidence import Answers, Contender, contenders, weigh
 from stkd.orchestrator.results import Evidence, FinalScore, TaskResults, TrialResult
-from stkd.orchestrator.stages import METRICS, CallGang, Shared, read_metrics
+from stkd.orchestrator.stages import METRICS, CallGang, Shared, despite_losses, read_metrics
 from stkd.search_spaces.schema import Space
 from stkd.trainers.metrics import evaluate
 from stkd.trainers.specs import LABELS, LOGITS
@@ -34,17 +35,31 @@ def tested_models(space: Space, results: TaskResults, shared: Shared, store: Art
 
 
 def measure_on_test(
-    models: Mapping[Path, Path], task: Task, store: ArtifactStore, host: Callable[[], CallGang]
+    models: Mapping[Path, Path],
+    task: Task,
+    store: ArtifactStore,
+    host: Callable[[], CallGang],
+    attempts: int,
+    lost: Callable[[str], None],
 ) -> Iterator[FinalScore]:
-    """Measure each model on the test split, unless an earlier sweep has done it."""
+    """Measure each model on the test split, unless an earlier sweep has done it.
+
+    Where a process is lost, so many further `attempts` are made, of which `lost` hears why.
+    """
     for model, data in models.items():
         inputs = {"data": data.name, "model": model.name}
         if store.find("test", inputs) is None:
-            with store.create("test", inputs, lambda: dict(host()("made_with"))) as folder:
-                host()("save_test_logits", model, data, folder)
-                write_json(folder / METRICS, _measured(task, folder))
+            despite_losses(partial(_measure, model, data, inputs, task, store, host), attempts, lost)
         artifact = store.path("test", inputs)
         yield FinalScore(model.name, artifact.name, read_metrics(artifact))
+
+
+def _measure(
+    model: Path, data: Path, inputs: Mapping[str, str], task: Task, store: ArtifactStore, host: Callable[[], CallGang]
+) -> None:
+    with store.create("test", inputs, lambda: dict(host()("made_with"))) as folder:
+        host()("save_test_logits", model, data, folder)
+        write_json(folder / METRICS, _measured(task, folder))
 
 
 def _measured(task: Task, folder: Path) -> dict[str, float]:

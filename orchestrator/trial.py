@@ -186,6 +186,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             "teacher_examples": self._teacher_examples,
         }
         write_json(Path(checkpoint_dir) / POINTER, pointer)
+        self._checkpoints.mkdir(parents=True, exist_ok=True)
+        write_json(self._checkpoints / POINTER, pointer)
         root = self._plan.folder.root
         patiently(lambda: probe(root), root)  # Tune writes there next, and has no patience
 
@@ -197,8 +199,12 @@ class Trial(tune.Trainable):  # type: ignore[misc]
                 self._plan.store.remove(surpassed)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Go on from the last checkpoint that was written to its end; from the start where there is none."""
-        pointer = json.loads((Path(checkpoint_dir) / POINTER).read_text())
+        """Go on from the last checkpoint that was written to its end; from the start where there is none.
+
+        That is the trial's own last one: a driver that was killed may have had no time to write down Tune's.
+        """
+        last = self._checkpoints / POINTER
+        pointer = json.loads((last if last.is_file() else Path(checkpoint_dir) / POINTER).read_text())
         self._begin()
         self._history = pointer["history"]
         if self._known:

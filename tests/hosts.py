@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
+from typing import IO, Literal
 
 import psutil
 import pytest
@@ -33,6 +34,12 @@ class Host:
     address: str
     prefix: Sequence[str] = ()
     """What a command begins with that shall run there."""
+    link: str = ""
+    """The bridge's end of its cable, where it has one."""
+
+    def plug(self, state: Literal["up", "down"]) -> None:
+        """Pull the cable out, or put it back."""
+        _ip("link", "set", self.link, state)
 
 
 @dataclass
@@ -50,6 +57,11 @@ class Node:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def runs(self, title: str) -> bool:
+        """Whether a process of it has this title, as Ray calls it."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return any(" ".join(process.cmdline()).startswith(f"ray::{title}") for process in found)
 
     def kill(self) -> None:
         """As if the host lost its power: every process of it, at once."""
@@ -120,11 +132,20 @@ class RayCluster:
 
     def begin_stkd(self, *arguments: str | Path, **variables: str) -> "subprocess.Popen[str]":
         """Begin to run the command line, where the head is; both its outputs are one."""
-        command = [*self.nodes[0].host.prefix, *STKD, *map(str, arguments)]
+        return self._begin(subprocess.PIPE, arguments, variables)
+
+    def begin_stkd_into(self, log: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """The same, with its outputs in a file."""
+        with log.open("w") as file:
+            return self._begin(file, arguments, {})
+
+    def _begin(
+        self, output: int | IO[str], arguments: Sequence[str | Path], variables: Mapping[str, str]
+    ) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            command,
+            [*self.nodes[0].host.prefix, *STKD, *map(str, arguments)],
             env=self.environment(**variables),
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -186,10 +207,12 @@ def bridged_hosts(count: int) -> Iterator[list[Host]]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("network namespaces need root, and the command `ip`")
     try:
+        _ip("address", "add", f"{subnet}.254/24", "dev", f"b{tag}")  # so that a test reaches them, too
         _ip("link", "set", f"b{tag}", "up")
         for number, name in enumerate(names, start=1):
             _add_namespace(name, f"b{tag}", f"{subnet}.{number}/24")
-        yield [Host(f"{subnet}.{number}", ("ip", "netns", "exec", name)) for number, name in enumerate(names, start=1)]
+        places = [(f"{subnet}.{number}", name) for number, name in enumerate(names, start=1)]
+        yield [Host(address, ("ip", "netns", "exec", name), f"v{name}") for address, name in places]
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,21 +17,29 @@ import pytest
 
 START_SECONDS = 120.0
 END_SECONDS = 20.0
+OWNER = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
 
 
 @contextmanager
-def postgres(user: str, database: str, password: str) -> Iterator[str]:
-    """Yields HOST:PORT of a server with a user and a database; skips where there is no PostgreSQL."""
+def postgres(user: str, database: str, password: str, prefix: Sequence[str] = ()) -> Iterator[str]:
+    """Yields HOST:PORT of a server with a user and a database; skips where there is no PostgreSQL.
+
+    `prefix` is what a command begins with that shall run in a network namespace.
+    """
     programs = _programs()
     with TemporaryDirectory(prefix="stkd-postgres-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
         _make(programs, folder, user, password)
         settings = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
         options = [part for setting in settings for part in ("-c", setting)]
-        with started([str(programs / "postgres"), "-D", str(folder / "data"), *options], folder, **_owner()) as server:
+        command = [str(programs / "postgres"), "-D", str(folder / "data"), *options]
+        # only root may enter a namespace, so whoever shall own the process comes after it
+        owned: dict[str, Any] = {} if prefix else _owner()
+        as_owner = [*prefix, *OWNER] if prefix else []
+        with started([*as_owner, *command], folder, **owned) as server:
             access = ["--host=127.0.0.1", f"--port={port}", f"--username={user}"]
-            server.wait_until(lambda: _call(programs / "pg_isready", *access).returncode == 0)
-            _call(programs / "createdb", *access, database, password=password).check_returncode()
+            server.wait_until(lambda: _call(*prefix, programs / "pg_isready", *access).returncode == 0)
+            _call(*prefix, programs / "createdb", *access, database, password=password).check_returncode()
             yield f"127.0.0.1:{port}"
 
 
@@ -59,8 +67,7 @@ def _make(programs: Path, folder: Path, user: str, password: str) -> None:
     subprocess.run(command, check=True, capture_output=True, cwd=folder, **_owner())
 
 
-def _call(program: Path, *arguments: str, password: str = "") -> subprocess.CompletedProcess[bytes]:
-    command = [str(program), *arguments]
+def _call(*command: str | Path, password: str = "") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, capture_output=True, env=os.environ | {"PGPASSWORD": password})
 
 

@@ -1,0 +1,76 @@
+"""A sweep on this machine, begun to be disturbed, and the processes of it."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from sweeping import STKD, environment
+
+SECONDS = 300.0
+END_SECONDS = 120.0
+
+
+@dataclass
+class Driver:
+    """A `stkd sweep` that runs."""
+
+    process: "subprocess.Popen[str]"
+    log: Path
+
+    def wait_until(self, condition: Callable[[], bool], pause: float = 0.02) -> None:
+        """Until something is so, which must come before the end."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert self.process.poll() is None, f"it was over before that was seen: {self.log.read_text()}"
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(pause)
+
+    def finish(self) -> str:
+        """Wait for its good end; returns what it said."""
+        assert self.process.wait(SECONDS) == 0, self.log.read_text()
+        return self.log.read_text()
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those of its processes that Ray calls so."""
+        return [process for process in family_of(self.process.pid) if _title(process).startswith(f"ray::{title}")]
+
+
+def _title(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
+@contextmanager
+def begun(folder: Path, *options: str) -> Iterator[Driver]:
+    """`stkd sweep` with these options; killed if it is still there at the end."""
+    log = folder / "driver.log"
+    command = [*STKD, "sweep", *options]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment(), stdout=output, stderr=output, text=True, start_new_session=True
+        )
+    try:
+        yield Driver(process, log)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """All processes below one."""
+    found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    """They end by themselves."""
+    _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
+    assert [_title(process) for process in alive] == []
