@@ -69,7 +69,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
         if self._interruption is not None and self._interruption.asked:
             running = {trial.trial_id for trial in trials if trial.status == TuneTrial.RUNNING}
             rested = sorted(self._interruption.look(running))
-            for known in (self.trials[trial] for trial in rested):
+            for known in (self.trials[self._names.get(trial, trial)] for trial in rested):
                 if known.status == "running":
                     self._observer.trial_paused(known)
 

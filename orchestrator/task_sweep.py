@@ -1,6 +1,7 @@
 """One task of a sweep, from its stages to its test: a study of its own."""
 
 import shutil
+from functools import partial
 
 from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.account import Account
@@ -94,7 +95,8 @@ class TaskSweep:
         self._observer.testing_started()
         with stage_host(self._space, self._cluster, self._observer) as host:
             models = tested_models(self._space, self._results(), shared, self._store)
-            for tested in measure_on_test(models, self._data.task, self._store, host):
+            attempts, lost = self._space.trials.max_failures, partial(self._observer.stage_lost, "test")
+            for tested in measure_on_test(models, self._data.task, self._store, host, attempts, lost):
                 self._observer.tested(tested)
         evidence = weigh_results(self._results(), self._data.task, self._store)
         if evidence:

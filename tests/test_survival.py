@@ -128,7 +128,7 @@ def test_a_worker_that_is_lost_in_a_stage(hosts: Team, tmp_path: Path) -> None:
         (busy,) = (node for node in hosts.workers if node.runs("GangHost"))
         busy.kill()
         screen = driver.finish()
-    assert "the stage begins again" in screen
+    assert "it begins anew" in screen
     assert {trial.status for trial in results_of(tmp_path).trials.values()} == {"finished"}
     assert_one_run_each(hosts.runs(tmp_path.name), results_of(tmp_path))
 

@@ -157,7 +157,7 @@ def test_a_rank_that_is_stopped_is_named_and_its_gang_ended(cluster: Cluster, st
         victim = next(beat for beat in hearts.beats() if beat.rank == stopped)
         Timer(hearts.BEAT_SECONDS + 1, os.kill, (victim.pid, signal.SIGSTOP)).start()
         start = time.monotonic()
-        with pytest.raises(LostError, match="lost in count"):
+        with pytest.raises(LostError, match="a process of it is gone"):
             call("count", 10_000, 0.01)
         assert 3 * 3.0 < time.monotonic() - start < 60
     named, ended = told
