@@ -17,7 +17,7 @@ PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 .DELETE_ON_ERROR:
 .PHONY: quickstart test test-fast test-cluster lint types docs bench nodes clean help
 
-quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 minutes on 2 cores
+quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 to 8 minutes on 2 cores
 	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
 
 test: $(DEV) $(BROWSER)  ## install, then run all tests
