@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         scopes = {fixture.scope for fixtures in definitions.values() for fixture in fixtures}
         if "swept" in definitions:
             item.add_marker(pytest.mark.xdist_group("swept"))
+        elif "RayCluster" in vars(item.module):  # clusters of one address would take each other's ports
+            item.add_marker(pytest.mark.xdist_group("clusters"))
         elif "module" in scopes:
             item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 

@@ -86,17 +86,25 @@ class Called:
 class Restored(Trial):
     """A trial as Ray Tune makes one for a checkpoint, without its ranks."""
 
-    def __init__(self, ranks: int) -> None:
+    def __init__(self, ranks: int, own: Path) -> None:
+        self._own = own
         self._plan: Any = SimpleNamespace(space=SimpleNamespace(resources=SimpleNamespace(ranks=ranks)))
         self._gang: Any = Called()
         self._known = []
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self._own
 
     def _begin(self) -> None:
         pass
 
 
+@pytest.mark.parametrize("own", [False, True])  # whether Tune's note of it came to storage, too, or is older
 @pytest.mark.parametrize(("parts", "epoch"), [({1: 2, 2: 2}, 2), ({1: 2, 2: 1}, 1), ({1: 1}, 0)])
-def test_a_trial_goes_on_from_its_last_whole_checkpoint(tmp_path: Path, parts: dict[int, int], epoch: int) -> None:
+def test_a_trial_goes_on_from_its_last_whole_checkpoint(
+    tmp_path: Path, parts: dict[int, int], epoch: int, own: bool
+) -> None:
     for number, ranks in parts.items():
         folder = tmp_path / f"epoch-{number}"
         folder.mkdir()
@@ -104,8 +112,12 @@ def test_a_trial_goes_on_from_its_last_whole_checkpoint(tmp_path: Path, parts: d
             written(folder, rank).touch()
     history = [{"epoch": number} for number in parts]
     pointer = {"folder": str(tmp_path), "history": history, "teacher_examples": 5}
-    (tmp_path / POINTER).write_text(json.dumps(pointer))
-    trial = Restored(ranks=2)
-    trial.load_checkpoint(str(tmp_path))
+    tunes = tmp_path / "tune"
+    tunes.mkdir()
+    (tunes / POINTER).write_text(json.dumps(pointer | {"history": history[:1]} if own else pointer))
+    if own:
+        (tmp_path / POINTER).write_text(json.dumps(pointer))
+    trial = Restored(2, tmp_path)
+    trial.load_checkpoint(str(tunes))
     assert trial._history == history[:epoch]
     assert trial._gang.calls == ([("load", tmp_path / f"epoch-{epoch}")] if epoch else [])
