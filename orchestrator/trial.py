@@ -208,6 +208,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         self._begin()
         self._history = pointer["history"]
         if self._known:
+            del self._history[len(self._known) - 1 :]  # its end is told again, which a killed driver has not heard
             return
         folder, ranks = Path(pointer["folder"]), self._plan.space.resources.ranks
         while self._history and not is_whole(folder / f"epoch-{len(self._history)}", ranks):

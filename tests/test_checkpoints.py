@@ -121,3 +121,14 @@ def test_a_trial_goes_on_from_its_last_whole_checkpoint(
     trial.load_checkpoint(str(tunes))
     assert trial._history == history[:epoch]
     assert trial._gang.calls == ([("load", tmp_path / f"epoch-{epoch}")] if epoch else [])
+
+
+def test_a_trial_whose_end_nobody_heard_tells_it_again(tmp_path: Path) -> None:
+    history = [{"epoch": number} for number in (1, 2, 3)]
+    pointer = {"folder": str(tmp_path), "history": history, "teacher_examples": 5}
+    (tmp_path / POINTER).write_text(json.dumps(pointer))
+    trial = Restored(2, tmp_path)
+    trial._known = history
+    trial.load_checkpoint(str(tmp_path))
+    assert trial._history == history[:2]
+    assert trial._gang.calls == []
