@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shlex import join
 from tempfile import TemporaryDirectory
+from time import monotonic, sleep
 from typing import Any
 
 import requests
@@ -22,6 +23,9 @@ from stkd.cluster.wheel import build_wheel
 ANSWER_SECONDS = 10.0
 """How long the dashboard may take to say who it is."""
 REQUEST_SECONDS = 60.0
+BEGINNING_SECONDS = 60.0
+NO_AGENT = "No available agent"
+"""What a head says that does not take jobs yet."""
 STOP_SECONDS = 300
 """How long a job that was asked to stop may take, before Ray kills it; Ray's own 3 seconds are too few."""
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
@@ -50,11 +54,16 @@ class Job:
 
 
 class _Client(JobSubmissionClient):  # type: ignore[misc]
-    """Waits for no answer for ever."""
+    """Waits for no answer for ever, and for a head that has just begun until it takes jobs."""
 
     def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
-        response: requests.Response = super()._do_request(*arguments, timeout=REQUEST_SECONDS, **options)
-        return response
+        deadline = monotonic() + BEGINNING_SECONDS
+        while True:
+            response: requests.Response = super()._do_request(*arguments, timeout=REQUEST_SECONDS, **options)
+            not_yet = response.status_code == requests.codes.server_error and NO_AGENT in response.text
+            if not not_yet or monotonic() > deadline:
+                return response
+            sleep(1.0)
 
 
 class Jobs:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         yield started
 
 
+def assert_runs(command: "subprocess.Popen[str]") -> None:
+    assert command.poll() is None, command.communicate()[0]
+
+
 def test_a_job_outlives_who_follows_it_stops_cleanly_and_is_resumed(cluster: RayCluster, tmp_path: Path) -> None:
     epochs = {"epochs": 30, "max_length": 32, "learning_rate": 1.0e-3}
     trials = {"count": 1, "searcher": "random", "scheduler": None}
@@ -48,7 +53,7 @@ def test_a_job_outlives_who_follows_it_stops_cleanly_and_is_resumed(cluster: Ray
     at = {"RAY_API_SERVER_ADDRESS": cluster.dashboard}
 
     submitted = cluster.begin_stkd("submit", "--space", space, **at)
-    wait_for(lambda: any(storage.root.glob("sweeps/*/remarks/results.jsonl")), lambda: submitted.poll() is None)
+    wait_for(lambda: any(storage.root.glob("sweeps/*/remarks/results.jsonl")), lambda: assert_runs(submitted))
     os.killpg(submitted.pid, signal.SIGINT)
     screen, _ = submitted.communicate(timeout=60)
     assert submitted.returncode == 130, screen
