@@ -5,7 +5,17 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from json import dumps
 from typing import Any
 
-from stkd.orchestrator.phases import Planned, confirmations, controls, drawn, phase_of
+from stkd.orchestrator.phases import (
+    GOES_ON_WITH,
+    Planned,
+    confirmations,
+    controls,
+    drawn,
+    name_of,
+    phase_of,
+    role_of,
+    values_of,
+)
 from stkd.orchestrator.results import Phase, Role, TaskResults, Values
 from stkd.orchestrator.study import Study
 from stkd.search_spaces.schema import Space
@@ -19,7 +29,7 @@ class Agenda:
 
     What a phase consists of is known when the one before has ended. A search that learns asks the study for its next
     trial; all other trials are lists. What has ended, or is still under way after an interruption, is not handed out
-    again.
+    again; what had begun then and is under way no more goes on where it was, as a trial with another name.
     """
 
     def __init__(
@@ -30,7 +40,9 @@ class Agenda:
         self._phases: list[Phase] = ["search", "control", "confirm"]
         self._left: list[Planned] | None = None
         """Of the present phase; None until it begins."""
-        self._running: set[str] = set()
+        self._running: dict[str, str] = {}
+        """What the results call the trials that were handed out."""
+        self._interrupted = [trial for trial in results().trials.values() if trial.status == "running"]
 
     @property
     def running(self) -> int:
@@ -44,7 +56,9 @@ class Agenda:
 
     def go_on(self, trials: Mapping[str, Mapping[str, Any]]) -> None:
         """Say, after an interruption, which trials are still under way, with their configurations."""
-        self._running = set(trials)
+        self._running = {trial: name_of(trial, config) for trial, config in trials.items()}
+        names = set(self._running.values())
+        self._interrupted = [trial for trial in self._interrupted if trial.trial not in names]
         if self.study:
             self.study.go_on(trial for trial, config in trials.items() if phase_of(config) == "search")
 
@@ -53,7 +67,8 @@ class Agenda:
         while self._phases:
             config = self._of_phase(self._phases[0], trial)
             if config is not None:
-                self._running.add(trial)
+                config |= self._going_on(config)
+                self._running[trial] = name_of(trial, config)
                 return config
             if self._running:
                 return None
@@ -63,7 +78,7 @@ class Agenda:
 
     def ended(self, trial: str) -> None:
         """A trial has come to its end, whatever it was."""
-        self._running.discard(trial)
+        self._running.pop(trial, None)
 
     def is_complete(self) -> bool:
         """Whether every trial of every phase has ended, by the results alone."""
@@ -83,13 +98,22 @@ class Agenda:
     def _of_phase(self, phase: Phase, trial: str) -> dict[str, Any] | None:
         if self._left is None:
             planned = self._planned(phase)
-            self._left = self._without_known(phase, planned, self._running)
+            self._left = self._without_known(phase, planned, self._running.values())
             count = self._space.trial_count if phase == "search" else len(planned)
             if count:
                 self._announce(phase, count)
         if phase == "search" and self.study:
             return None if self.study.handed_out >= self._space.trial_count else self.study.ask(trial)
         return self._left.pop(0).as_config() if self._left else None
+
+    def _going_on(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """With which trial this one goes on, if it repeats one: Tune may not have known of it when it was killed."""
+        wanted = (phase_of(config), role_of(config), values_of(config, self._space))
+        for trial in self._interrupted:
+            if (trial.phase, trial.role, trial.values) == wanted:
+                self._interrupted.remove(trial)
+                return {GOES_ON_WITH: trial.trial}
+        return {}
 
     def _planned(self, phase: Phase) -> list[Planned]:
         match phase:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,7 +17,7 @@ from stkd.orchestrator.artifacts import ArtifactStore
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import Storage, TaskFolder
-from stkd.orchestrator.phases import phase_of, role_of, values_of
+from stkd.orchestrator.phases import name_of, phase_of, role_of, values_of
 from stkd.orchestrator.results import Status, TrialResult
 from stkd.orchestrator.stages import loss_in_words
 from stkd.orchestrator.waiting import Queue
@@ -49,8 +49,6 @@ class SweepCallback(Callback):  # type: ignore[misc]
         self._space, self._folder, self._observer = space, folder, observer
         self._queue, self._interruption = queue, interruption
         self.trials = dict(known)
-        self._names: dict[str, str] = {}
-        """What the results call a trial, by Tune's id, where that is another."""
         self._clocks: dict[str, float] = {}
         self._last_heard: dict[str, float] = {}
         self._store = ArtifactStore(Storage(space.storage_folder).artifacts)
@@ -67,9 +65,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
         if self._queue is not None:
             self._queue.look(lambda: any(trial.status == TuneTrial.PENDING for trial in trials))
         if self._interruption is not None and self._interruption.asked:
-            running = {trial.trial_id for trial in trials if trial.status == TuneTrial.RUNNING}
-            rested = sorted(self._interruption.look(running))
-            for known in (self.trials[self._names.get(trial, trial)] for trial in rested):
+            running = {_name(trial) for trial in trials if trial.status == TuneTrial.RUNNING}
+            for known in map(self.trials.__getitem__, sorted(self._interruption.look(running))):
                 if known.status == "running":
                     self._observer.trial_paused(known)
 
@@ -77,10 +74,8 @@ class SweepCallback(Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial begins, is retried, or goes on."""
         values, config = values_of(trial.config, self._space), trial.config
-        begun = TrialResult(trial.trial_id, values, "running", phase_of(config), role_of(config))
-        if trial.trial_id not in self.trials:
-            begun = self._lost(begun, {each.trial_id for each in trials})
-        known = self.trials.get(self._name(trial), begun)
+        begun = TrialResult(_name(trial), values, "running", phase_of(config), role_of(config))
+        known = self.trials.get(begun.trial, begun)
         self._clocks[known.trial] = monotonic() - known.seconds
         self._last_heard[known.trial] = monotonic()
         self._observer.trial_started(self._keep(known, status="running"))
@@ -90,20 +85,20 @@ class SweepCallback(Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial has finished an epoch."""
-        known = self.trials[self._name(trial)]
+        known = self.trials[_name(trial)]
         measured = result["measured"]
         if result["failure"]:
             return
         self._last_heard[known.trial] = monotonic()
         if self._interruption is not None:
-            self._interruption.reported(trial.trial_id)
+            self._interruption.reported(known.trial)
         changes: dict[str, Any] = {"epochs": int(measured["epoch"]), "saved": known.saved + result["saved"]}
         if result["note"]:
             changes["note"] = result["note"]
         if not result["taken_over"]:
             changes["phases"] = dict(Counter(known.phases) + Counter(from_metrics(measured)))
         if result["improved"]:
-            self._surpassed[trial.trial_id].add(known.student)
+            self._surpassed[known.trial].add(known.student)
             changes |= {"metrics": measured, "student": result["student"]}
         self._observer.trial_epoch(self._keep(known, **changes), measured)
 
@@ -119,31 +114,19 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed, and will be tried again from its last epoch."""
-        known = self.trials[self._name(trial)]
+        known = self.trials[_name(trial)]
         lost = monotonic() - self._last_heard[known.trial]
         self._observer.trial_retried(self._keep(known, lost=known.lost + lost))
 
     @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed for good."""
-        self._end(trial, "failed", self._reasons.get(trial.trial_id) or failure_reason(_error_of(trial)))
-
-    def _lost(self, begun: TrialResult, tunes: Container[str]) -> TrialResult:
-        """The trial that this one repeats: a kill may fall between a trial's start and Tune's note of it."""
-        for trial in self.trials.values():
-            same = (trial.phase, trial.role, trial.values) == (begun.phase, begun.role, begun.values)
-            if same and trial.status == "running" and trial.trial not in tunes and trial.trial not in self._clocks:
-                self._names[begun.trial] = trial.trial
-                return trial
-        return begun
-
-    def _name(self, trial: TuneTrial) -> str:
-        return self._names.get(trial.trial_id, str(trial.trial_id))
+        self._end(trial, "failed", self._reasons.get(_name(trial)) or failure_reason(_error_of(trial)))
 
     def _end(self, trial: TuneTrial, status: Status, reason: str = "") -> None:
-        shutil.rmtree(self._folder.checkpoints(trial.trial_id), ignore_errors=True)
-        known = self.trials[self._name(trial)]
-        for student in self._surpassed.pop(trial.trial_id, set()) - {"", known.student}:
+        known = self.trials[_name(trial)]
+        shutil.rmtree(self._folder.checkpoints(known.trial), ignore_errors=True)
+        for student in self._surpassed.pop(known.trial, set()) - {"", known.student}:
             self._store.remove(student)
         self._observer.trial_ended(self._keep(known, status=status, reason=reason))
 
@@ -157,6 +140,10 @@ class SweepCallback(Callback):  # type: ignore[misc]
 def _active_callback() -> SweepCallback:
     assert SweepCallback.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
     return SweepCallback.active
+
+
+def _name(trial: TuneTrial) -> str:
+    return name_of(trial.trial_id, trial.config)
 
 
 def _error_of(trial: TuneTrial) -> Exception | None:

@@ -12,6 +12,8 @@ from stkd.search_spaces.schema import Space, setting_of
 
 SPARSITY, TEMPERATURE, INTERPOLATION = "distillation.sparsity", "distillation.temperature", "distillation.interpolation"
 HARD_WEIGHT, SCORER, SEED = "distillation.hard_weight", "distillation.scorer", "training.seed"
+GOES_ON_WITH = "goes_on_with"
+"""In a trial's configuration: the trial of an interrupted sweep that Ray Tune had not written down."""
 TEACHER_SETTINGS = {SPARSITY, TEMPERATURE, INTERPOLATION, HARD_WEIGHT, SCORER}
 
 
@@ -32,7 +34,12 @@ def values_of(config: Mapping[str, Any], space: Space) -> dict[str, Value]:
     """A trial's settings from Ray Tune's configuration: given ones as they are, drawn ones cleaned of rounding."""
     if "planned" in config:
         return dict(config["planned"]["values"])
-    return {key: space.search[key].clean(value) for key, value in config.items()}
+    return {key: space.search[key].clean(value) for key, value in config.items() if key != GOES_ON_WITH}
+
+
+def name_of(trial: str, config: Mapping[str, Any]) -> str:
+    """What the results call a trial that Ray Tune calls `trial`: its own name, or that of the one it goes on with."""
+    return str(config.get(GOES_ON_WITH, trial))
 
 
 def role_of(config: Mapping[str, Any]) -> Role:

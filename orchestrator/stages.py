@@ -210,8 +210,8 @@ class Stages:
         label: str = "",
     ) -> Path:
         arguments = (self._store, self._observer, name, inputs, compute, label, self._made_with)
-        told = partial(self._observer.stage_lost, name + label)
-        return despite_losses(partial(computed_stage, *arguments), self._space.trials.max_failures, told)
+        work, attempts = partial(computed_stage, *arguments), self._space.trials.max_failures
+        return despite_losses(name + label, work, attempts, self._observer.stage_lost)
 
     def _made_with(self) -> Mapping[str, Any]:
         return dict(self._host()("made_with"))
@@ -241,8 +241,8 @@ def computed_stage(
     return path
 
 
-def despite_losses(work: Callable[[], T], attempts: int, told: Callable[[str], None]) -> T:
-    """Do the work, and so many times anew where a process was lost that did it, of which `told` hears why.
+def despite_losses(stage: str, work: Callable[[], T], attempts: int, told: Callable[[str, str], None]) -> T:
+    """Do the work of a stage, and so many times anew where a process was lost, of which `told` hears stage and reason.
 
     Raises LostError where that was not enough.
     """
@@ -250,8 +250,11 @@ def despite_losses(work: Callable[[], T], attempts: int, told: Callable[[str], N
         try:
             return work()
         except LostError as error:
-            told(str(error))
-    return work()
+            told(stage, str(error))
+    try:
+        return work()
+    except LostError as error:
+        raise LostError(f"stage {stage}: {error}") from error
 
 
 def student_label(student: StudentConfig, students: Sequence[StudentConfig]) -> str:

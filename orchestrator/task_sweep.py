@@ -1,7 +1,6 @@
 """One task of a sweep, from its stages to its test: a study of its own."""
 
 import shutil
-from functools import partial
 
 from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.account import Account
@@ -73,6 +72,10 @@ class TaskSweep:
             except KeyboardInterrupt:
                 self._watchdog.check_storage()
                 raise
+            except StageError as error:
+                if reason := self._watchdog.reasons.get(""):
+                    raise StageError(f"{error}; {reason}") from error
+                raise
             finally:
                 self._end(finished)
             self._watchdog.check_storage()
@@ -95,7 +98,7 @@ class TaskSweep:
         self._observer.testing_started()
         with stage_host(self._space, self._cluster, self._observer) as host:
             models = tested_models(self._space, self._results(), shared, self._store)
-            attempts, lost = self._space.trials.max_failures, partial(self._observer.stage_lost, "test")
+            attempts, lost = self._space.trials.max_failures, self._observer.stage_lost
             for tested in measure_on_test(models, self._data.task, self._store, host, attempts, lost):
                 self._observer.tested(tested)
         evidence = weigh_results(self._results(), self._data.task, self._store)
@@ -111,12 +114,7 @@ class TaskSweep:
 
     def _stages(self) -> Shared:
         with stage_host(self._space, self._cluster, self._observer) as host:
-            try:
-                return Stages(self._space, self._data, self._store, self._observer, host).run()
-            except StageError as error:
-                if reason := self._watchdog.reasons.get(""):
-                    raise StageError(f"{error}; {reason}") from error
-                raise
+            return Stages(self._space, self._data, self._store, self._observer, host).run()
 
     def _trials(self, shared: Shared) -> bool:
         """All phases of trials; returns whether every trial has ended."""

@@ -40,16 +40,16 @@ def measure_on_test(
     store: ArtifactStore,
     host: Callable[[], CallGang],
     attempts: int,
-    lost: Callable[[str], None],
+    lost: Callable[[str, str], None],
 ) -> Iterator[FinalScore]:
     """Measure each model on the test split, unless an earlier sweep has done it.
 
-    Where a process is lost, so many further `attempts` are made, of which `lost` hears why.
+    Where a process is lost, so many further `attempts` are made, of which `lost` hears the stage and why.
     """
     for model, data in models.items():
         inputs = {"data": data.name, "model": model.name}
         if store.find("test", inputs) is None:
-            despite_losses(partial(_measure, model, data, inputs, task, store, host), attempts, lost)
+            despite_losses("test", partial(_measure, model, data, inputs, task, store, host), attempts, lost)
         artifact = store.path("test", inputs)
         yield FinalScore(model.name, artifact.name, read_metrics(artifact))
 

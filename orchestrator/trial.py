@@ -17,7 +17,7 @@ from stkd.orchestrator.artifacts import ArtifactStore, seconds_of, write_json
 from stkd.orchestrator.history import HISTORY, epoch_entry, trial_inputs
 from stkd.orchestrator.hosting import WORKER
 from stkd.orchestrator.layout import Storage, TaskFolder
-from stkd.orchestrator.phases import values_of
+from stkd.orchestrator.phases import name_of, values_of
 from stkd.orchestrator.stages import Shared, StudentStages
 from stkd.orchestrator.writing import remove_whole
 from stkd.search_spaces.schema import Space
@@ -74,8 +74,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             raise FileNotFoundError(f"node {get_node_ip_address()} does not see the storage {plan.storage.root}")
         self._plan = plan
         self._watch = wall_clock("start")
-        resources = plan.space.resources
-        self._gang = Gang(WORKER, resources.ranks, resources.cpus_per_rank, resources.gpus_per_rank, self.trial_id)
+        needs, name = plan.space.resources, name_of(self.trial_id, config)
+        self._gang = Gang(WORKER, needs.ranks, needs.cpus_per_rank, needs.gpus_per_rank, name)
         self._reset(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -86,7 +86,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _reset(self, config: Mapping[str, Any]) -> None:
-        self._gang.works_for(self.trial_id)
+        self._name = name_of(self.trial_id, config)
+        self._gang.works_for(self._name)
         self._values = values_of(config, self._plan.space)
         self._inputs: dict[str, Any] = {}
         self._history: list[dict[str, Any]] = []
@@ -130,6 +131,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             self._known = json.loads((finished / HISTORY).read_text())
         else:
             self._begin_job(space, mask, student)
+        self._go_on()
         self._begun = True
 
     def _begin_job(self, space: Space, mask: str, student: StudentStages) -> None:
@@ -159,7 +161,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def _publish(self, epoch: int) -> str:
         """Store the student as it stands."""
-        inputs = self._inputs | {"epoch": epoch, "sweep": str(self._plan.folder.root), "trial": self.trial_id}
+        inputs = self._inputs | {"epoch": epoch, "sweep": str(self._plan.folder.root), "trial": self._name}
         with self._plan.store.create("student", inputs, self._made_with) as folder:
             self._gang.call("save_model", folder)
         return self._plan.store.path("student", inputs).name
@@ -168,7 +170,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return dict(self._gang.call("made_with"))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Have the ranks' state written where all nodes see it, with a pointer for Tune; the last two are kept."""
+        """Have the ranks' state written where all nodes see it; the last two are kept. Tune gets the folder's name."""
         self._watch.enter("checkpoint")
         with self._gang.during("save_checkpoint"):
             self._save(checkpoint_dir)
@@ -180,14 +182,10 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             self._gang.call("save", self._checkpoints / f"epoch-{epoch}")
             remove_whole(self._checkpoints / f"epoch-{epoch - 2}")
             self._remove_surpassed()
-        pointer = {
-            "folder": str(self._checkpoints),
-            "history": self._history,
-            "teacher_examples": self._teacher_examples,
-        }
-        write_json(Path(checkpoint_dir) / POINTER, pointer)
         self._checkpoints.mkdir(parents=True, exist_ok=True)
-        write_json(self._checkpoints / POINTER, pointer)
+        known = {"history": self._history, "teacher_examples": self._teacher_examples}
+        write_json(self._checkpoints / POINTER, known)
+        write_json(Path(checkpoint_dir) / POINTER, {"folder": str(self._checkpoints)})
         root = self._plan.folder.root
         patiently(lambda: probe(root), root)  # Tune writes there next, and has no patience
 
@@ -199,27 +197,28 @@ class Trial(tune.Trainable):  # type: ignore[misc]
                 self._plan.store.remove(surpassed)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Go on from the last checkpoint that was written to its end; from the start where there is none.
+        """Nothing: the next step looks for the trial's own last one, which Tune may not know after a kill."""
 
-        That is the trial's own last one: a driver that was killed may have had no time to write down Tune's.
-        """
+    def _go_on(self) -> None:
+        """From the last checkpoint that was written to its end; from the start where there is none."""
         last = self._checkpoints / POINTER
-        pointer = json.loads((last if last.is_file() else Path(checkpoint_dir) / POINTER).read_text())
-        self._begin()
+        if not last.is_file():
+            return
+        pointer = json.loads(last.read_text())
         self._history = pointer["history"]
         if self._known:
             del self._history[len(self._known) - 1 :]  # its end is told again, which a killed driver has not heard
             return
-        folder, ranks = Path(pointer["folder"]), self._plan.space.resources.ranks
-        while self._history and not is_whole(folder / f"epoch-{len(self._history)}", ranks):
+        ranks = self._plan.space.resources.ranks
+        while self._history and not is_whole(self._checkpoints / f"epoch-{len(self._history)}", ranks):
             self._history.pop()
         self._teacher_examples = pointer["teacher_examples"]
         if self._history:
-            self._gang.call("load", folder / f"epoch-{len(self._history)}")
+            self._gang.call("load", self._checkpoints / f"epoch-{len(self._history)}")
 
     @property
     def _checkpoints(self) -> Path:
-        return self._plan.folder.checkpoints(self.trial_id)
+        return self._plan.folder.checkpoints(self._name)
 
     def cleanup(self) -> None:
         """End the other ranks, when the last checkpoint is written."""

@@ -1,10 +1,13 @@
 """Ray Tune's part of a task: it runs the trials of the agenda, with its own state on disk."""
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
+from shutil import rmtree
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.callback import SweepCallback
@@ -41,9 +44,10 @@ class Tuning:
     def run(self) -> None:
         """Until the agenda is over, or the sweep is interrupted."""
         folder = self._plan.folder.tune
-        if tune.Tuner.can_restore(folder):
+        if is_restorable(folder):
             tuner = tune.Tuner.restore(str(folder), trainable=self._trainable)
         else:
+            rmtree(folder, ignore_errors=True)  # results, study and the trials' own checkpoints hold what was done
             tuner = tune.Tuner(
                 self._trainable,
                 tune_config=tune.TuneConfig(
@@ -68,6 +72,23 @@ class Tuning:
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
             verbose=0,
         )
+
+
+def is_restorable(folder: Path) -> bool:
+    """Whether Tune's state is there, and whole: Tune copies it to storage file by file, and is killed in between."""
+    experiments, generators, searchers, callbacks = (
+        sorted(folder.glob(pattern))
+        for pattern in ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl", "callback-*.pkl")
+    )
+    if not (experiments and generators and searchers):
+        return False
+    try:
+        json.loads(experiments[-1].read_text(encoding="utf-8"))
+        for path in (folder / "tuner.pkl", generators[-1], *callbacks[-1:]):
+            cloudpickle.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, EOFError, UnpicklingError):
+        return False
+    return True
 
 
 def _trial_id(trial: Any) -> str:

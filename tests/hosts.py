@@ -155,6 +155,7 @@ class RayCluster:
     def _start(self, host: Host, options: Sequence[str], variables: Mapping[str, str]) -> Node:
         mode = {"RAY_AUTH_MODE": "token" if self.token else "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         command = [*host.prefix, *RAY, "start", "--block", f"--node-ip-address={host.address}", *options]
+        command += ["--dashboard-agent-listen-port=0"]  # Ray's default is taken on 127.0.0.1, too, by each node
         log = self._folder / f"{len(self.nodes)}.log"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # pip, for wheels that are shipped
         with log.open("wb") as output:

@@ -18,6 +18,7 @@ from stkd.orchestrator.history import SCORE, WORST_SCORE
 from stkd.orchestrator.searching import StudySearcher
 from stkd.orchestrator.session import TUNE_SETTINGS
 from stkd.orchestrator.study import Settings, Study
+from stkd.orchestrator.tuning import is_restorable
 from stkd.search_spaces.distributions import Distribution, LogUniform, QUniform, Uniform
 
 TRIALS = 12
@@ -69,7 +70,7 @@ def main(folder: Path) -> None:
     os.environ |= TUNE_SETTINGS | {"TUNE_GLOBAL_CHECKPOINT_S": "0.5"}
     searcher = StudySearcher(Study(folder / "study.jsonl", ENDLESS, 0, effective), concurrent=lambda: 2)
     with Cluster():
-        if tune.Tuner.can_restore(folder / "tune"):
+        if is_restorable(folder / "tune"):
             tuner = tune.Tuner.restore(str(folder / "tune"), trainable=Learner)
         else:
             tuner = tune.Tuner(

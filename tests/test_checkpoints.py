@@ -84,51 +84,39 @@ class Called:
 
 
 class Restored(Trial):
-    """A trial as Ray Tune makes one for a checkpoint, without its ranks."""
+    """A trial that was begun before, without its ranks."""
 
     def __init__(self, ranks: int, own: Path) -> None:
         self._own = own
         self._plan: Any = SimpleNamespace(space=SimpleNamespace(resources=SimpleNamespace(ranks=ranks)))
         self._gang: Any = Called()
-        self._known = []
+        self._known, self._history = [], []
 
     @property
     def _checkpoints(self) -> Path:
         return self._own
 
-    def _begin(self) -> None:
-        pass
 
-
-@pytest.mark.parametrize("own", [False, True])  # whether Tune's note of it came to storage, too, or is older
 @pytest.mark.parametrize(("parts", "epoch"), [({1: 2, 2: 2}, 2), ({1: 2, 2: 1}, 1), ({1: 1}, 0)])
-def test_a_trial_goes_on_from_its_last_whole_checkpoint(
-    tmp_path: Path, parts: dict[int, int], epoch: int, own: bool
-) -> None:
+def test_a_trial_goes_on_from_its_last_whole_checkpoint(tmp_path: Path, parts: dict[int, int], epoch: int) -> None:
     for number, ranks in parts.items():
         folder = tmp_path / f"epoch-{number}"
         folder.mkdir()
         for rank in range(ranks):
             written(folder, rank).touch()
     history = [{"epoch": number} for number in parts]
-    pointer = {"folder": str(tmp_path), "history": history, "teacher_examples": 5}
-    tunes = tmp_path / "tune"
-    tunes.mkdir()
-    (tunes / POINTER).write_text(json.dumps(pointer | {"history": history[:1]} if own else pointer))
-    if own:
-        (tmp_path / POINTER).write_text(json.dumps(pointer))
+    (tmp_path / POINTER).write_text(json.dumps({"history": history, "teacher_examples": 5}))
     trial = Restored(2, tmp_path)
-    trial.load_checkpoint(str(tunes))
+    trial._go_on()
     assert trial._history == history[:epoch]
     assert trial._gang.calls == ([("load", tmp_path / f"epoch-{epoch}")] if epoch else [])
 
 
 def test_a_trial_whose_end_nobody_heard_tells_it_again(tmp_path: Path) -> None:
     history = [{"epoch": number} for number in (1, 2, 3)]
-    pointer = {"folder": str(tmp_path), "history": history, "teacher_examples": 5}
-    (tmp_path / POINTER).write_text(json.dumps(pointer))
+    (tmp_path / POINTER).write_text(json.dumps({"history": history, "teacher_examples": 5}))
     trial = Restored(2, tmp_path)
     trial._known = history
-    trial.load_checkpoint(str(tmp_path))
+    trial._go_on()
     assert trial._history == history[:2]
     assert trial._gang.calls == []

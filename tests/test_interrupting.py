@@ -19,6 +19,8 @@ from stkd.orchestrator.results import TrialResult, read_results
 from stkd.orchestrator.searching import scheduler
 from stkd.search_spaces.reading import read_space
 
+EPOCHS = 25
+
 
 class Listener(Observer):
     def __init__(self) -> None:
@@ -76,9 +78,9 @@ def test_schedulers_pause_what_would_go_on() -> None:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    """Where a sweep of four trials, of 6 epochs each and two at a time, will lie."""
-    training = {"epochs": 6, "max_length": 32, "learning_rate": 1.0e-3}
-    trials = {"count": 4, "searcher": "grid", "scheduler": {"asha": {"grace_period": 5}}}
+    """Where a sweep of four trials will lie, each long enough to be seen in its midst."""
+    training = {"epochs": EPOCHS, "max_length": 32, "learning_rate": 1.0e-3}
+    trials = {"count": 4, "searcher": "grid", "scheduler": {"asha": {"grace_period": EPOCHS - 1}}}
     write_space(tmp_path, training=training, trials=trials)
     return Storage(tmp_path / "runs")
 
@@ -110,7 +112,32 @@ def trained(sweep: SweepFolder) -> Counter[tuple[str, int]]:
 
 @pytest.mark.slow
 def test_ctrl_c_once_and_twice_and_a_resume_that_trains_no_epoch_again(storage: Storage, terminal: Terminal) -> None:
-    # what a person sees
+    stop_with_once(terminal, storage)
+    kept = trials(storage)
+    assert any(trial.status == "running" and 0 < trial.epochs < EPOCHS for trial in kept.values())
+    sweep = storage.find_sweep()
+    assert set(trained(sweep).values()) == {1}
+
+    resume = [*STKD, "sweep", "--resume", "--storage", str(storage.root)]
+    stop_with_twice(resume, storage)
+
+    done = subprocess.run(
+        [*resume, "--json-lines"], env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "trial 4 of 4" in done.stderr
+    assert_told_to_machines(done.stdout, sweep)
+    repeated = [
+        (trial, epoch)
+        for (trial, epoch), times in trained(sweep).items()
+        if times > 1 and trial in kept and epoch <= kept[trial].epochs
+    ]
+    assert repeated == []
+    assert {trial.status for trial in trials(storage).values()} <= {"finished", "stopped"}
+
+
+def stop_with_once(terminal: Terminal, storage: Storage) -> None:
+    """Ctrl-C once, while trials run: they finish their epoch, and nothing is left but what was said."""
     terminal.wait_for(lambda: any("now       " in line for line in terminal.shown))
     terminal.wait_for(lambda: any(line.startswith("running   student") for line in terminal.shown))
     terminal.resize(70, 20)
@@ -118,12 +145,12 @@ def test_ctrl_c_once_and_twice_and_a_resume_that_trains_no_epoch_again(storage: 
     family = psutil.Process(terminal.process.pid).children(recursive=True)
     assert len(family) > 3
 
-    # Ctrl-C once: trials finish their epoch
     terminal.ctrl_c()
     assert terminal.end() == 130
     seen = "\n".join(terminal.history)
     unfolded = "".join(seen.split())  # the terminal folds long lines anywhere
     assert "so that a resume loses nothing; Ctrl-C again stops at once".replace(" ", "") in unfolded
+    assert "; a resume goes on from there".replace(" ", "") in unfolded
     left = "\n".join(terminal.shown)
     assert "running   student" not in left
     assert "devices   " not in left
@@ -131,13 +158,10 @@ def test_ctrl_c_once_and_twice_and_a_resume_that_trains_no_epoch_again(storage: 
     assert "Traceback" not in seen
     _, alive = psutil.wait_procs(family, timeout=20)
     assert [process.name() for process in alive] == []
-    kept = trials(storage)
-    assert any(trial.status == "running" and 0 < trial.epochs < 6 for trial in kept.values())
-    sweep = storage.find_sweep()
-    assert set(trained(sweep).values()) == {1}
 
-    # twice: it stops at once
-    resume = [*STKD, "sweep", "--resume", "--storage", str(storage.root)]
+
+def stop_with_twice(resume: list[str], storage: Storage) -> None:
+    """Ctrl-C twice: it stops at once."""
     again = Terminal(resume, environment())
     try:
         before = epochs_seen(storage)
@@ -150,35 +174,19 @@ def test_ctrl_c_once_and_twice_and_a_resume_that_trains_no_epoch_again(storage: 
     finally:
         again.close()
 
-    # to the end, for machines
-    done = subprocess.run(
-        [*resume, "--json-lines"], env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+
+def assert_told_to_machines(output: str, sweep: SweepFolder) -> None:
+    """Every line is an event; the last one says where everything lies."""
+    lines = [json.loads(line) for line in output.splitlines()]
     assert lines[0]["event"] == "sweep_started"
-    assert {line["event"] for line in lines} >= {
-        "stage_finished",
-        "phase_started",
-        "trial_epoch",
-        "trial_ended",
-        "tested",
-    }
-    assert "trial 4 of 4" in done.stderr
+    told = {line["event"] for line in lines}
+    assert told >= {"stage_finished", "phase_started", "trial_epoch", "trial_ended", "tested"}
     last = lines[-1]
     assert (last["event"], last["outcome"], last["exit_code"]) == ("sweep_ended", "finished", 0)
     assert Path(last["results"]) == sweep.root
     assert Path(last["report"]).is_file()
     assert Path(last["best"]["remarks"]["student"]).is_dir()
     assert 0 <= last["best"]["remarks"]["score"] <= 1
-    counts = trained(sweep)
-    repeated = [
-        (trial, epoch)
-        for (trial, epoch), times in counts.items()
-        if times > 1 and trial in kept and epoch <= kept[trial].epochs
-    ]
-    assert repeated == []
-    assert {trial.status for trial in trials(storage).values()} <= {"finished", "stopped"}
 
 
 @pytest.mark.slow

@@ -293,7 +293,8 @@ DRIVER = Path(__file__).parent / "study_driver.py"
 
 
 @pytest.mark.slow
-def test_tune_searches_and_resumes_after_a_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", ["", "search_gen_state-*", "experiment_state-*"])  # of what Tune copies to storage
+def test_tune_searches_and_resumes_after_a_kill(gone: str, tmp_path: Path) -> None:
     command = [sys.executable, str(DRIVER), str(tmp_path)]
     study = tmp_path / "study.jsonl"
     driver = subprocess.Popen(command, env=environment(), start_new_session=True)
@@ -304,6 +305,8 @@ def test_tune_searches_and_resumes_after_a_kill(tmp_path: Path) -> None:
     finally:
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
+    for path in (tmp_path / "tune").glob(gone) if gone else ():
+        path.write_bytes(path.read_bytes()[:-20])
     before = {trial.number: trial for trial in stored(Study(study, ENDLESS, 0, effective))}
 
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
