@@ -178,7 +178,7 @@ class Region(Live):
             get_renderable=lambda: view.draw(*console.size),
             transient=True,
             refresh_per_second=REFRESHES,
-            redirect_stdout=not console.stderr,
+            redirect_stdout=False,
         )
 
     def print(self, line: str) -> None:

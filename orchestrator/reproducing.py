@@ -16,6 +16,7 @@ from stkd.orchestrator.records import Printed, as_csv, as_json
 from stkd.orchestrator.reproduction import Part, Reproduction, file_changes, input_changes, judge
 from stkd.orchestrator.runs import Run
 from stkd.orchestrator.score_tables import print_line
+from stkd.orchestrator.screen import console_for_people
 from stkd.orchestrator.tables import percent, print_whole
 from stkd.search_spaces.reading import read_space
 from stkd.trainers.errors import UserError
@@ -36,7 +37,7 @@ def run_reproduce(
 ) -> int:
     """Rebuild a trial's student and compare; returns the exit code. Raises UserError where it cannot be tried."""
     _refuse_unrecorded(run)
-    console = Console(stderr=printed is not None)
+    console = console_for_people(printed is not None)
     found = _reproduced(run, overrides, from_scratch, tolerance, out, console)
     if printed:
         print(as_json(found.as_dict()) if printed == "json" else as_csv(found.as_records()))

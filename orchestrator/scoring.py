@@ -17,7 +17,7 @@ from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.records import Printed, Record, as_csv, as_json
 from stkd.orchestrator.score_report import ScoreReport
 from stkd.orchestrator.score_tables import print_line, print_scores
-from stkd.orchestrator.screen import people_watching
+from stkd.orchestrator.screen import console_for_people, people_watching
 from stkd.orchestrator.session import hide_secrets_of_the_command, quiet_libraries, sigterm_as_ctrl_c
 from stkd.orchestrator.stages import Shared, Stages, student_label
 from stkd.search_spaces.schema import Space
@@ -78,7 +78,7 @@ def run_score(
     `prepared` holds the data of the tasks that were read already, `address` is that of the cluster to join, `out` takes
     pictures and a log, and `then` is the command to give next.
     """
-    console = Console(stderr=printed is not None)
+    console = console_for_people(printed is not None)
     try:
         found = list(_score_tasks(space, prepared, Cluster(address), out, console, printed is None))
     except KeyboardInterrupt:

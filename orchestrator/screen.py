@@ -1,5 +1,6 @@
 """Where a sweep speaks to people, and where to machines."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -32,7 +33,7 @@ class Screen:
     @classmethod
     def of(cls, quiet: bool = False, lines: JsonLines | None = None) -> "Screen":
         """The screen of this process; a quiet one shows nothing before the end but what goes wrong."""
-        results, errors = Console(stderr=lines is not None), Console(stderr=True)
+        results, errors = console_for_people(lines is not None), Console(stderr=True)
         return cls(Console(quiet=True) if quiet else results, results, errors, lines)
 
     def observers(
@@ -42,6 +43,11 @@ class Screen:
         machines = [JsonObserver(self.lines, task)] if self.lines is not None else []
         people = [Alarms(self.errors)] if self.console.quiet else people_watching(self.console, space, known, held)
         return [*machines, *people]
+
+
+def console_for_people(machines: bool = False) -> Console:
+    """Standard output as it is now, wherever it is led to later; standard error where the other is for machines."""
+    return Console(stderr=True) if machines else Console(file=sys.stdout)
 
 
 def people_watching(

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from shlex import join
 
@@ -52,7 +52,7 @@ def hide_secrets_of_the_command() -> None:
 
 @contextmanager
 def quiet_libraries(log: Path) -> Iterator[None]:
-    """What Ray and the other libraries log goes to a file; the screen is for the command's own lines."""
+    """What Ray and the other libraries log or print goes to a file; the screen is for the command's own lines."""
     os.environ.update({name: value for name, value in TUNE_SETTINGS.items() if name not in os.environ})
     handler = logging.FileHandler(log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -63,7 +63,8 @@ def quiet_libraries(log: Path) -> Iterator[None]:
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a log that cannot be written is no news for the screen
     try:
-        yield
+        with redirect_stdout(handler.stream):  # where Ray prints how its workers ended
+            yield
     finally:
         logging.captureWarnings(False)
         logging.raiseExceptions = True

@@ -138,3 +138,28 @@ def test_every_line_that_can_run_in_small_form_runs(desk: Path, swept: "Swept") 
         if line.command == "export" and len(words) > 2:
             shutil.rmtree(desk / "another-student")
     assert len(done) >= 15
+
+
+def as_dry_run(line: Line, tiny: Path) -> tuple[str, ...]:
+    """The line's settings over a space that needs no hub and no file of the reader's, and nothing but the plan."""
+    given = line.parsed().params
+    model = re.compile(r"(?<=model: )[\w./-]+")
+    settings = [model.sub(str(tiny.parent / "base"), each) for each in given["overrides"]]
+    needs_no_other = given["space"] == Path("quickstart") and settings == list(given["overrides"])
+    space = "quickstart" if needs_no_other else str(tiny)
+    kept = [each for each in settings if not each.startswith(("data.", "teacher.model"))]
+    return ("sweep", "--space", space, *(word for each in kept for word in ("--set", each)), "--dry-run")
+
+
+@pytest.mark.slow
+def test_every_line_that_begins_a_sweep_says_what_it_would_run(desk: Path) -> None:
+    from sweeping import write_space  # loads torch, which few tests need
+
+    tiny = write_space(desk)
+    lines = [line for line in command_lines() if line.command == "sweep" and line.parsed().params["space"]]
+    begun = {as_dry_run(line, tiny): line for line in lines if line.parsed().params["address"] is None}
+    assert len(begun) >= 10
+    for words, line in begun.items():
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+        assert "trials" in result.output

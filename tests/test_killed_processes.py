@@ -61,6 +61,7 @@ def test_a_stage_begins_again_when_its_process_dies(tmp_path: Path) -> None:
         screen = driver.finish()
     assert "a process of it is gone: it was killed" in screen
     assert "it begins anew" in screen
+    assert "(raylet)" not in screen
     assert {trial.status for trial in results_of(tmp_path).trials.values()} == {"finished"}
     assert_one_run_each(local_runs(tmp_path), results_of(tmp_path))
 

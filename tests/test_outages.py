@@ -15,7 +15,8 @@ from typing import Any
 import killed_sender
 import pytest
 from killed_sender import KILLS, POINTS
-from sweeping import STKD, TIMEOUT, environment, stkd, write_space
+from sweeping import TIMEOUT, environment, stkd, write_space
+from victims import begun, results_text
 
 from stkd.orchestrator import ui
 from stkd.orchestrator.layout import Storage, SweepFolder
@@ -123,10 +124,9 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(server: Ser
     assert points_of(server.uri, run) == {(name, step): 1 for name in ("score", "loss") for step in range(1, 40)}
 
 
-def wait_for(condition: Callable[[], bool], check: Callable[[], object] = lambda: None) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
-        check()
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -143,27 +143,14 @@ def test_a_sweep_whose_server_goes_comes_and_goes_for_good(server: Server, tmp_p
         tracking={"uri": server.uri},
     )
     storage = Storage(tmp_path / "runs")
-    with subprocess.Popen(
-        [*STKD, "sweep", "--space", str(space)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as driver:
-
-        def alive() -> None:
-            assert driver.poll() is None, driver.communicate()[0]
-
-        try:
-            wait_for(lambda: "teacher" in text_of(storage), alive)
-            server.kill()
-            wait_for(lambda: "trial_student" in text_of(storage), alive)
-            server.start()
-            wait_for(lambda: '"kind": "trial"' in text_of(storage) and '"epochs": 2' in text_of(storage), alive)
-            server.kill()
-        finally:
-            os.killpg(driver.pid, signal.SIGKILL)
+    with begun(tmp_path, "--space", str(space)) as driver:
+        driver.wait_until(lambda: "teacher" in results_text(storage))
+        server.kill()
+        driver.wait_until(lambda: "trial_student" in results_text(storage))
+        server.start()
+        driver.wait_until(lambda: all(part in results_text(storage) for part in ('"kind": "trial"', '"epochs": 2')))
+        server.kill()
+        driver.kill()
     sweep = storage.find_sweep()
     resumed = stkd("sweep", "--resume", "--storage", storage.root)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
@@ -209,7 +196,3 @@ def copy_elsewhere(storage: Storage, uri: str) -> Path:
     line = next(line for line in before.splitlines() if "uri:" in line)
     space.write_text(before.replace(line, f"{line.partition(':')[0]}: {uri}"))
     return other
-
-
-def text_of(storage: Storage) -> str:
-    return "".join(path.read_text() for path in storage.sweeps.glob("*/remarks/results.jsonl"))

@@ -1,8 +1,5 @@
 """Storage that is full or read-only for a while: waited for, told of, and nothing is ever half there."""
 
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from small_disk import SmallDisk, small_disk
-from sweeping import STKD, TIMEOUT, environment, stkd, write_space
+from sweeping import stkd, write_space
 from tiny import tiny_teacher
 from transformers import AutoTokenizer
+from victims import begun, results_text
 
 from stkd.orchestrator.artifacts import ArtifactStore, write_json
 from stkd.orchestrator.journal import Journal, Measured
@@ -142,35 +140,22 @@ def test_a_sweep_waits_for_its_storage_and_stops_cleanly_when_it_stays_full(tmp_
             controls=False,
         )
         storage = Storage(disk.root / "runs")
-        command = [*STKD, "sweep", "--space", str(space)]
-        with subprocess.Popen(
-            command,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as driver:
-            try:
-                wait_for(lambda: '"trial_student"' in text_of(storage), driver)
-                disk.fill()
-                time.sleep(5)
-                disk.empty()
-                wait_for(lambda: '"status": "finished"' in text_of(storage), driver)
-                kept = text_of(storage)
-                disk.fill()
-                screen, _ = driver.communicate(timeout=TIMEOUT)
-            finally:
-                if driver.poll() is None:
-                    os.killpg(driver.pid, signal.SIGKILL)
-        assert driver.returncode == 2, screen
+        with begun(tmp_path, "--space", str(space)) as driver:
+            driver.wait_until(lambda: '"trial_student"' in results_text(storage))
+            disk.fill()
+            time.sleep(5)
+            disk.empty()
+            driver.wait_until(lambda: '"status": "finished"' in results_text(storage))
+            kept = results_text(storage)
+            disk.fill()
+            screen = driver.finish(2)
         assert "storage refuses writes: " in screen
         assert "storage takes writes again" in screen
         assert "Traceback" not in screen
         sweep = storage.find_sweep()
         assert f"--resume {sweep.sweep_id}" in screen, screen
         assert screen.splitlines()[-1].startswith("stkd: stopped, since storage refuses writes")
-        assert text_of(storage).startswith(kept)
+        assert results_text(storage).startswith(kept)
 
         disk.empty()
         done = stkd("sweep", "--resume", "--storage", storage.root)
@@ -178,15 +163,3 @@ def test_a_sweep_waits_for_its_storage_and_stops_cleanly_when_it_stays_full(tmp_
         trials = read_results(sweep)["remarks"].of_phase("search")
         assert [(trial.status, trial.epochs) for trial in trials] == [("finished", 6)] * 2
         assert all((storage.artifacts / trial.student / "model.safetensors").is_file() for trial in trials)
-
-
-def wait_for(condition: Callable[[], bool], driver: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert driver.poll() is None, driver.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def text_of(storage: Storage) -> str:
-    return "".join(path.read_text() for path in storage.sweeps.glob("*/remarks/results.jsonl"))

@@ -1,8 +1,6 @@
 """What a night brings to the hosts of a cluster, and that a sweep survives it."""
 
-import os
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,7 +11,7 @@ import pytest
 from recorded import assert_little_was_lost, assert_one_run_each, last_losses, results_of, sweep_of, what_came_of
 from sweeping import write_space
 from team import Team, team
-from victims import Driver
+from victims import Driver, ended
 
 pytestmark = [
     pytest.mark.cluster,
@@ -64,12 +62,8 @@ def begun(hosts: Team, folder: Path, *options: str | Path) -> Iterator[Driver]:
     """`stkd sweep` where the head is; killed if it is still there at the end."""
     log = folder / "driver.log"
     process = hosts.cluster.begin_stkd_into(log, "sweep", *options, "--address", hosts.cluster.address)
-    try:
-        yield Driver(process, log)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with ended(Driver(process, log)) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +155,7 @@ def test_a_head_that_is_lost_with_all_else(hosts: Team, undisturbed: Undisturbed
     undisturbed.lend_stages(tmp_path)
     with begun(hosts, tmp_path, "--space", space_of(tmp_path, hosts)) as driver:
         driver.wait_until(under_way(tmp_path))
-        os.killpg(driver.process.pid, signal.SIGKILL)
+        driver.kill()
         hosts.lose()
     hosts.complete()
     resume: list[str | Path] = ["--resume", sweep_of(tmp_path).sweep_id, "--storage", tmp_path / "runs"]

@@ -3,9 +3,8 @@
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from sweeping import STKD, TIMEOUT, environment, write_space
+from sweeping import write_space
+from victims import Driver, begun, results_text
 
 from stkd.cluster import hearts
 from stkd.cluster.capacity import Request
@@ -208,23 +208,11 @@ def test_a_sweep_gets_over_a_stage_and_a_rank_of_a_trial_that_hang(tmp_path: Pat
         resources={"ranks": 2, "cpus_per_rank": 1},
         controls=False,
     )
-    storage, log = Storage(tmp_path / "runs"), tmp_path / "screen"
-    with log.open("wb") as screen:
-        driver = subprocess.Popen(
-            [*STKD, "sweep", "--space", str(space)],
-            env=environment(),
-            stdout=screen,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        stopped = [stop_when(driver, storage, log, '"data"', "ray::GangHost", "stage teacher")]
-        stopped += [stop_when(driver, storage, log, '"epochs": 2', "ray::_MemberActor", "trial ")]
-        assert driver.wait(400) == 0, log.read_text()
-    finally:
-        if driver.poll() is None:
-            os.killpg(driver.pid, signal.SIGKILL)
-    text = log.read_text()
+    storage = Storage(tmp_path / "runs")
+    with begun(tmp_path, "--space", str(space)) as driver:
+        stopped = [stop_when(driver, storage, '"data"', "GangHost", "stage teacher")]
+        stopped += [stop_when(driver, storage, '"epochs": 2', "_MemberActor", "trial ")]
+        text = driver.finish()
     ranks = [int(re.findall(rf"is ended: stuck: rank (\d), process {pid} on", text)[0]) for pid in stopped]
     assert ranks == [0, 1]
     assert re.search(r"stage teacher: a process of it is gone: .*; it begins anew", text)
@@ -233,35 +221,14 @@ def test_a_sweep_gets_over_a_stage_and_a_rank_of_a_trial_that_hang(tmp_path: Pat
     assert "is stuck: rank" in storage.find_sweep().log.read_text()
 
 
-def stop_when(
-    driver: "subprocess.Popen[bytes]", storage: Storage, log: Path, reached: str, who: str, named: str
-) -> int:
+def stop_when(driver: Driver, storage: Storage, reached: str, who: str, named: str) -> int:
     """Stop a process of this kind when the results say so, and wait until that is dealt with; returns its id."""
-    results = storage.sweeps.glob
-    wait_until(lambda: any(reached in path.read_text() for path in results("*/remarks/results.jsonl")), driver, log)
-
-    def find() -> list[psutil.Process]:
-        return [each for each in psutil.Process(driver.pid).children(recursive=True) if title(each).startswith(who)]
-
-    wait_until(lambda: bool(find()), driver, log)
+    driver.wait_until(lambda: reached in results_text(storage))
+    driver.wait_until(lambda: bool(driver.processes(who)))
     time.sleep(hearts.BEAT_SECONDS)
-    victim = find()[0]
+    victim = driver.processes(who)[0]
     victim.suspend()
-    wait_until(lambda: f"{named}" in log.read_text() and f"process {victim.pid} on" in log.read_text(), driver, log)
-    wait_until(lambda: not psutil.pid_exists(victim.pid) or victim.status() == psutil.STATUS_ZOMBIE, driver, log)
+    parts = (named, f"process {victim.pid} on")
+    driver.wait_until(lambda: all(part in driver.log.read_text() for part in parts))
+    driver.wait_until(lambda: not psutil.pid_exists(victim.pid) or victim.status() == psutil.STATUS_ZOMBIE)
     return int(victim.pid)
-
-
-def title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return ""
-
-
-def wait_until(condition: Callable[[], bool], driver: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert driver.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)

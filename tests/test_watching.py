@@ -30,7 +30,8 @@ from stkd.orchestrator.results import (
     StudentCost,
     TrialResult,
 )
-from stkd.orchestrator.screen import Alarms, can_draw, people_watching
+from stkd.orchestrator.screen import Alarms, can_draw, console_for_people, people_watching
+from stkd.orchestrator.session import quiet_libraries
 from stkd.orchestrator.time_left import TimeLeft, rungs
 from stkd.search_spaces.reading import read_space
 from stkd.search_spaces.schema import Space
@@ -339,3 +340,12 @@ def test_lines_above_the_region_are_plain() -> None:
     display.waiting("[bold]" + "x" * 60)
     assert isinstance(console.file, io.StringIO)
     assert strip_control_codes(console.file.getvalue()) == "[0:00] [bold]" + "x" * 60 + "\n"
+
+
+def test_what_libraries_print_goes_to_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    console = console_for_people()
+    with quiet_libraries(tmp_path / "sweep.log"):
+        print("(raylet) A worker died")
+        console.print("trial 1 of 4")
+    assert capsys.readouterr().out == "trial 1 of 4\n"
+    assert (tmp_path / "sweep.log").read_text() == "(raylet) A worker died\n"

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 from sweeping import STKD, environment
 
+from stkd.orchestrator.layout import Storage
+
 SECONDS = 300.0
 END_SECONDS = 120.0
 
@@ -31,14 +33,20 @@ class Driver:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(pause)
 
-    def finish(self) -> str:
-        """Wait for its good end; returns what it said."""
-        assert self.process.wait(SECONDS) == 0, self.log.read_text()
+    def finish(self, code: int = 0) -> str:
+        """Wait for its end, a good one by default; returns what it said."""
+        assert self.process.wait(SECONDS) == code, self.log.read_text()
         return self.log.read_text()
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Those of its processes that Ray calls so."""
         return [process for process in family_of(self.process.pid) if _title(process).startswith(f"ray::{title}")]
+
+    def kill(self) -> None:
+        """All that is left of it, at once."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def _title(process: psutil.Process) -> str:
@@ -56,12 +64,22 @@ def begun(folder: Path, *options: str) -> Iterator[Driver]:
         process = subprocess.Popen(
             command, env=environment(), stdout=output, stderr=output, text=True, start_new_session=True
         )
+    with ended(Driver(process, log)) as driver:
+        yield driver
+
+
+@contextmanager
+def ended(driver: Driver) -> Iterator[Driver]:
+    """Killed if it is still there at the end."""
     try:
-        yield Driver(process, log)
+        yield driver
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        driver.kill()
+
+
+def results_text(storage: Storage) -> str:
+    """What the newest sweep has written down so far; nothing before it does."""
+    return "".join(path.read_text() for path in storage.sweeps.glob("*/remarks/results.jsonl"))
 
 
 def family_of(pid: int) -> list[psutil.Process]:
