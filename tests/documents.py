@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "cluster" /
 
 SERVES = "serves until it is ended; test_ui.py and test_mlflow_ui.py start it"
 NEEDS_A_CLUSTER = "needs a cluster; test_jobs.py and test_joining.py have one"
-TRAINS = "trains for minutes; what begins a sweep is run as a dry run, and a tiny one was swept for all other lines here"
+TRAINS = "trains for minutes; what begins a sweep is run as a dry run, and a tiny one was swept for other lines"
 TRAINS_AGAIN = "trains, too; test_reproducing.py does all of it"
 SENDS = "writes to the MLflow of a sweep where it was; test_outages.py sends what waits"
 LOOKS_AT_MACHINES = "starts a Ray, or asks a cluster; test_doctor.py does both"
