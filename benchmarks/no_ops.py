@@ -1,11 +1,11 @@
 """Hundreds of trials that do nothing, with everything a sweep records: against bare Ray Tune without tracking."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any
+from typing import Any, TypeVar
 
 from measuring import Goal, Row, Settings, in_turns
 from places import workplace
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.effective import EffectiveSettings
-from stkd.orchestrator.events import Observers, ResultsObserver
+from stkd.orchestrator.events import Observer, Observers, ResultsObserver
 from stkd.orchestrator.history import SCORE, epoch_entry
 from stkd.orchestrator.hosting import Room, trial_request
 from stkd.orchestrator.ledger import Ledger
@@ -72,6 +72,38 @@ class NoOp(tune.Trainable):  # type: ignore[misc]
         self._number = float((Path(checkpoint_dir) / "number").read_text())
 
 
+W = TypeVar("W", bound=Watch)
+
+
+def recorded(prepared: Prepared, watching: Callable[[TrialPlan, Observer], W], trainable: type[tune.Trainable]) -> W:
+    """Run the space's trials with all that a sweep records, until MLflow has taken it; raises where one fails."""
+    space, storage, data = prepared.space, prepared.storage, prepared.data
+    sweep, plan = prepared.new_plan()
+    location = default_artifact_location(storage.root)
+    with Tracker(sweep.journal, default_uri(storage.root), space.experiment, location) as tracker:
+        recorder = Recorder(tracker, space, sweep, storage, data.task.name)
+        console = Console(file=StringIO())
+        file = ResultsFile(plan.folder.results)
+        room = Room(space, prepared.cluster)
+        ledger = Ledger(file, room.devices)
+        observer = Observers([ResultsObserver(file), ledger, recorder, *people_watching(console, space)])
+        watch = watching(plan, observer)
+        observer.task_started(data, resumed=False)
+        agenda = Agenda(space, _study(plan), lambda: file.read(data.task.name), observer.phase_started)
+        Tuning(plan, watch, agenda, room, trainable).run()
+        observer.task_ended(finished=True)
+        if not tracker.close(TRACKING_SECONDS):
+            raise RuntimeError(f"{tracker.pending} records still wait for MLflow: {tracker.problem}")
+    watch.check(space.trials.count)
+    return watch
+
+
+def _study(plan: TrialPlan) -> Study | None:
+    if not learning(plan.space):
+        return None
+    return Study(plan.folder.study, plan.space.search, plan.space.trials.seed, EffectiveSettings(plan))
+
+
 class Contest:
     """The same trials by a sweep's own means and by bare Tune, with the given searcher."""
 
@@ -84,34 +116,12 @@ class Contest:
 
     def ours(self) -> float:
         """Seconds until all trials have run and MLflow has taken everything."""
-        sweep, plan = self._prepared.new_plan()
-        storage, data, start = self._prepared.storage, self._prepared.data, perf_counter()
-        location = default_artifact_location(storage.root)
-        with Tracker(sweep.journal, default_uri(storage.root), self._space.experiment, location) as tracker:
-            recorder = Recorder(tracker, self._space, sweep, storage, data.task.name)
-            console = Console(file=StringIO())
-            file = ResultsFile(plan.folder.results)
-            room = Room(self._space, self._prepared.cluster)
-            ledger = Ledger(file, room.devices)
-            observer = Observers([ResultsObserver(file), ledger, recorder, *people_watching(console, self._space)])
-            watch = Watch(plan, observer)
-            observer.task_started(data, resumed=False)
-            agenda = Agenda(self._space, self._study(plan), lambda: file.read(data.task.name), observer.phase_started)
-            Tuning(plan, watch, agenda, room, NoOp).run()
-            observer.task_ended(finished=True)
-            if not tracker.close(TRACKING_SECONDS):
-                raise RuntimeError(f"{tracker.pending} records still wait for MLflow: {tracker.problem}")
+        start = perf_counter()
+        watch = recorded(self._prepared, Watch, NoOp)
         took = perf_counter() - start
-        count = self._space.trials.count
-        watch.check(count)
-        self.memory_after_a_third.append(watch.driver_megabytes[count // 3 - 1])
+        self.memory_after_a_third.append(watch.driver_megabytes[self._space.trials.count // 3 - 1])
         self.memory_at_the_end.append(watch.driver_megabytes[-1])
         return took
-
-    def _study(self, plan: TrialPlan) -> Study | None:
-        if not learning(self._space):
-            return None
-        return Study(plan.folder.study, self._space.search, self._space.trials.seed, EffectiveSettings(plan))
 
     def bare(self) -> float:
         """Seconds of as many trials, as many at a time, with reused processes and checkpoints; without callbacks."""

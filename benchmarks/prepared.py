@@ -57,11 +57,11 @@ class Prepared:
 
 
 @contextmanager
-def prepared_task(settings: Settings, folder: Path, *overrides: str) -> Iterator[Prepared]:
-    """A running Ray, and the stages of the quick start's task; changes as in `--set`."""
+def prepared_task(settings: Settings, folder: Path, *overrides: str, address: str | None = None) -> Iterator[Prepared]:
+    """A Ray of its own, or the one at an address, and the stages of the quick start's task; changes as in `--set`."""
     space = own_space(settings, folder, *overrides)
     storage, data = Storage(space.storage_folder), load_task(space.tasks[0], space.data)
-    with quiet_libraries(folder / "libraries.log"), Cluster() as cluster:
+    with quiet_libraries(folder / "libraries.log"), Cluster(address) as cluster:
         with stage_host(space, cluster, Observer()) as host:
             shared = Stages(space, data, ArtifactStore(storage.artifacts), Observer(), host).run()
         yield Prepared(space, data, storage, shared, cluster)

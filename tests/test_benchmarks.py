@@ -173,6 +173,15 @@ def test_the_bench_of_one_device_needs_neither_ray_nor_mlflow() -> None:
 
 
 @cpu_only
+@pytest.mark.bench
+def test_the_bench_of_many_nodes_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "many_nodes.py", "--nodes", "2", "--trials", "8", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=BENCHMARKS, env=os.environ, check=True, timeout=600)
+    (page,) = tmp_path.glob("many-nodes-*.json")
+    rows = json.loads(page.read_text())["rows"]
+    assert [row[:2] for row in rows] == [["2", f"{first} to {first + 1}"] for first in (1, 3, 5, 7)]
+
+
 def test_without_a_gpu_it_says_so() -> None:
     command = [sys.executable, "gpu.py"]
     done = subprocess.run(command, cwd=BENCHMARKS, env=os.environ, capture_output=True, text=True, timeout=100)
