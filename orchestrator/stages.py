@@ -300,4 +300,4 @@ def loss_in_words(error: RayActorError) -> str:
     """Why a process is gone, as far as Ray knows."""
     if "node has died" in str(error) or "node was terminated" in str(error):
         return "its host was lost"
-    return "it was killed, as the system does where memory runs out"
+    return "it was killed, as the system does where memory runs out, or its host was"  # which Ray learns later

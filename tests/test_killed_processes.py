@@ -99,6 +99,6 @@ def test_a_trial_that_may_not_fail_fails_with_its_reason(tmp_path: Path, out_of_
         driver.finish()
     results = results_of(tmp_path)
     (failed,) = (trial for trial in results.trials.values() if trial.status == "failed")
-    assert failed.reason == "a process of it is gone: it was killed, as the system does where memory runs out"
+    assert failed.reason.startswith("a process of it is gone: it was killed, as the system does where memory runs out")
     assert len([trial for trial in results.trials.values() if trial.status == "finished"]) == 3
     assert_one_run_each(local_runs(tmp_path), results)
