@@ -14,6 +14,8 @@ from victims import begun
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated")  # MLflow and SQLAlchemy
 EPOCHS = 12
+LONG = 60
+"""Epochs of a trial that is disturbed twice."""
 TRAINING = {"epochs": EPOCHS, "max_length": 32, "learning_rate": 1.0e-3}
 MEMBER, TRIAL, STAGE = "_MemberActor", "ResourceTrainable", "GangHost"
 
@@ -72,7 +74,7 @@ def test_a_trial_goes_on_when_a_rank_dies_or_has_no_memory(tmp_path: Path, out_o
         tmp_path,
         search={},
         trials={"count": 1, "searcher": "random", "scheduler": None, "max_failures": 2},
-        training=TRAINING,
+        training=TRAINING | {"epochs": LONG},
         resources={"ranks": 2, "cpus_per_rank": 1},
         controls=False,
     )
@@ -80,10 +82,11 @@ def test_a_trial_goes_on_when_a_rank_dies_or_has_no_memory(tmp_path: Path, out_o
         driver.wait_until(lambda: epochs_of(tmp_path) >= 2)
         driver.processes(MEMBER)[0].kill()
         driver.wait_until(lambda: epochs_of(tmp_path) >= 6)
+        driver.wait_until(lambda: bool(driver.processes(TRIAL)))
         out_of_memory.confine(driver.processes(TRIAL)[0])
         driver.finish()
     (trial,) = results_of(tmp_path).trials.values()
-    assert (trial.status, trial.epochs) == ("finished", EPOCHS)
+    assert (trial.status, trial.epochs) == ("finished", LONG)
     assert trial.lost > 0
     assert_little_was_lost(tmp_path)
     assert_one_run_each(local_runs(tmp_path), results_of(tmp_path))

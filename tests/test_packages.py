@@ -227,3 +227,10 @@ def test_the_readme_knows_every_command_and_no_other() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", ours))
     assert len(named) >= 5
     assert named <= options | {"--help"}
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="tests do not run side by side")
+@pytest.mark.xdist_group("together")
+def test_what_belongs_together_is_tested_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Else clusters of one address meet, and what is made once for several tests is made several times."""
+    assert request.node.nodeid.endswith("@together")
