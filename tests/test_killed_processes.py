@@ -72,7 +72,7 @@ def test_a_stage_begins_again_when_its_process_dies(tmp_path: Path) -> None:
 def test_a_trial_goes_on_when_a_rank_dies_or_has_no_memory(tmp_path: Path, out_of_memory: Confinement) -> None:
     space = write_space(
         tmp_path,
-        search={},
+        search={"sparsity": {"choice": [0.5]}},  # else it is the trial student, which is there already
         trials={"count": 1, "searcher": "random", "scheduler": None, "max_failures": 2},
         training=TRAINING | {"epochs": LONG},
         resources={"ranks": 2, "cpus_per_rank": 1},
