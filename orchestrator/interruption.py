@@ -19,6 +19,7 @@ class Interruption:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._presses = 0
+        self._listens = False
         self._told = 0
         self._finishing: set[str] = set()
         Interruption.active = self
@@ -28,15 +29,22 @@ class Interruption:
         """Whether the sweep is to stop."""
         return self._presses > 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether trials are waited for that were asked to finish their epoch."""
+        return self._listens and self._presses == 1
+
     @contextmanager
     def heard(self) -> Iterator[None]:
         """While the context lasts, Ctrl-C is this one's."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
         signal.signal(signal.SIGINT, self._press)
         signal.signal(signal.SIGUSR1, signal.default_int_handler)  # until Tune listens
+        self._listens = True
         try:
             yield
         finally:
+            self._listens = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -73,3 +81,8 @@ class Interruption:
 def is_asked() -> bool:
     """Whether the sweep that this process runs is to stop."""
     return Interruption.active is not None and Interruption.active.asked
+
+
+def is_waiting() -> bool:
+    """Whether this process waits for trials to finish their epoch, before its sweep stops."""
+    return Interruption.active is not None and Interruption.active.waits

@@ -32,8 +32,8 @@ from stkd.trainers.patience import StorageError
 from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import find_task
 
-TRACKING_SECONDS = 120.0
-"""How long the end of a sweep waits for MLflow to take what is still to be sent."""
+TRACKING_SECONDS, REFUSED_SECONDS = 120.0, 10.0
+"""How long the end of a sweep waits for MLflow to take what is still to be sent; and where storage refuses writes."""
 
 
 def run_sweep(
@@ -124,7 +124,7 @@ def _run(
             problem = str(refused)
         if finished:
             _report(storage, sweep, tracker, space.tasks, screen.errors)
-        if not tracker.close(TRACKING_SECONDS):
+        if not tracker.close(REFUSED_SECONDS if problem else TRACKING_SECONDS):
             why = tracker.problem or "it was slow"
             where = "" if space.storage == "./stkd-runs" else f" --storage {space.storage}"
             waiting = f"{tracker.pending:,} records wait for MLflow ({why})"

@@ -16,6 +16,7 @@ from typing_extensions import override
 from stkd.cluster import hearts
 from stkd.cluster.hearts import BEAT_SECONDS, IDLE, Beat
 from stkd.orchestrator.events import Observer
+from stkd.orchestrator.interruption import is_waiting
 from stkd.orchestrator.results import TrialResult
 from stkd.trainers.patience import PATIENCE, StorageError
 
@@ -184,7 +185,7 @@ class Watchdog(Observer):
         self._look_at_tracking(self._tracking(), now)
         beats = hearts.beats()
         beats += hearts.unborn(beats)
-        self._look_at_storage([PATIENCE.problem, *(beat.problem for beat in beats)], now)
+        self._look_at_storage([PATIENCE.problem, *_problems(beats)], now)
         self._ranks.hear(beats, now)
         stuck = self._ranks.stuck(now)
         if stuck:
@@ -230,9 +231,12 @@ class Watchdog(Observer):
             self._say(f"storage refuses writes: {problem}; it is tried again for {self._patience:.0f} s")
         elif self._problem and not problem and not self._gave_up:
             self._say("storage takes writes again")
-        if not self._gave_up:
-            self._problem = problem
-        if problem and not self._gave_up and now - self._problem_since > self._patience:
+        if self._gave_up:
+            if is_waiting():  # for trials that wait for storage: as Ctrl-C for the second time
+                os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self._problem = problem
+        if problem and now - self._problem_since > self._patience:
             self._gave_up, PATIENCE.seconds = True, 0.0
             os.kill(os.getpid(), signal.SIGTERM)  # which stops as Ctrl-C does, also where that is not listened to
 
@@ -250,3 +254,10 @@ class Watchdog(Observer):
     def _say(self, text: str) -> None:
         LOG.warning(text)
         self._tell(text)
+
+
+def _problems(beats: Sequence[Beat]) -> list[str]:
+    """What ranks wait for; one that ended as soon as it was served has left word that it waits."""
+    waiting = [beat for beat in beats if beat.problem]
+    living = hearts.living_processes() if waiting else set()
+    return [beat.problem for beat in waiting if (beat.node, beat.pid) in living]

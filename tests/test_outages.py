@@ -154,7 +154,7 @@ def test_a_sweep_whose_server_goes_comes_and_goes_for_good(server: Server, tmp_p
     sweep = storage.find_sweep()
     resumed = stkd("sweep", "--resume", "--storage", storage.root)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert f"send them with: stkd sync {sweep.sweep_id}" in resumed.stdout
+    assert f"send them with: stkd sync {sweep.sweep_id}" in resumed.stderr
     trials = read_results(sweep)["remarks"].trials.values()
     assert [(trial.status, trial.epochs) for trial in trials] == [("finished", 6)] * 2
 

@@ -22,10 +22,13 @@ from stkd.cluster.capacity import Request
 from stkd.cluster.cluster import Cluster
 from stkd.cluster.hearts import Beat
 from stkd.cluster.placing import hosted_gang
+from stkd.orchestrator.events import Observer
+from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.results import read_results
 from stkd.orchestrator.stages import LostError, ray_caller
 from stkd.orchestrator.watchdog import END, END_FIRST, SLOWER, Ranks, Watchdog
+from stkd.trainers.patience import PATIENCE, StorageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's sockets and subprocesses
 AFTER = 10.0
@@ -124,6 +127,44 @@ def test_an_mlflow_that_is_away_is_told_once_and_so_is_its_return() -> None:
     for second, problem in enumerate([None, "away", None, *["away"] * 40, None, None]):
         watchdog._look_at_tracking(problem, float(second))
     assert told == ["MLflow does not answer (away); the sweep goes on, and tells it later", "MLflow answers again"]
+
+
+def test_who_is_no_more_waits_for_no_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage may end as soon as its last write has succeeded: what it said before that is no news."""
+    told: list[str] = []
+    waiting, living = replace(BEAT, problem="/data: no space left"), {(BEAT.node, BEAT.pid)}
+    monkeypatch.setattr(hearts, "beats", lambda: [waiting])
+    monkeypatch.setattr(hearts, "unborn", lambda beats: [])
+    monkeypatch.setattr(hearts, "living_processes", lambda: living)
+    watchdog = Watchdog(AFTER, 60.0, told.append)
+    for second in range(100):
+        if second == 50:
+            living.clear()
+        watchdog._look(float(second))
+        watchdog.check_storage()
+    refused, again = (line for line in told if line.startswith("storage"))
+    assert refused == "storage refuses writes: /data: no space left; it is tried again for 60 s"
+    assert again == "storage takes writes again"
+
+
+def test_where_storage_refuses_for_too_long_no_trial_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    monkeypatch.setattr(PATIENCE, "seconds", 60.0)
+    told: list[str] = []
+    watchdog, interruption = Watchdog(AFTER, 60.0, told.append), Interruption(Observer())
+    with interruption.heard():
+        for second in range(62):
+            watchdog._look_at_storage(["/data: no space left"], float(second))
+        assert sent == [signal.SIGTERM]
+        interruption._press()
+        watchdog._look_at_storage(["/data: no space left"], 62.0)
+        assert sent == [signal.SIGTERM] * 2
+    watchdog._look_at_storage([], 63.0)
+    assert sent == [signal.SIGTERM] * 2
+    assert len(told) == 1
+    with pytest.raises(StorageError, match="no space left"):
+        watchdog.check_storage()
 
 
 # With real processes
