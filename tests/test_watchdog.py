@@ -201,9 +201,9 @@ def test_a_rank_that_is_stopped_is_named_and_its_gang_ended(cluster: Cluster, st
         with pytest.raises(LostError, match="a process of it is gone"):
             call("count", 10_000, 0.01)
         assert 3 * 3.0 < time.monotonic() - start < 60
-    named, ended = told
     who = f"rank {stopped}, process {victim.pid} on {victim.host}, shows no sign of life for"
-    assert named.startswith(f"stage trial student is stuck: {who}")
+    *named, ended = told  # on a busy machine, who starts slowly is named, too
+    assert [line for line in named if line.startswith(f"stage trial student is stuck: {who}")]
     assert ended.startswith(f"stage trial student is ended: stuck: {who}")
     assert ended.endswith("s, in count")
     assert watchdog.reasons[""] in ended
