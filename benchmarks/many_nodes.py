@@ -9,6 +9,7 @@ trials says what grows. A result waits from when its trial has it until the swee
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ HEADINGS = (
     "MLflow reads all runs, s",
 )
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 120.0
+START_SECONDS, END_SECONDS = 120.0, 60.0
 PARTS = 4
 """Each sweep's trials are told of in so many parts, as they came."""
 
@@ -101,8 +102,16 @@ def _node(folder: Path, options: Sequence[str]) -> Iterator[None]:
             sleep(0.1)
         yield
     finally:
-        process.terminate()
-        process.wait(60)
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def measured(nodes: int, prepared: Prepared) -> list[list[str]]:

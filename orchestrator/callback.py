@@ -73,6 +73,9 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial begins, is retried, or goes on."""
+        self._begin(trial)
+
+    def _begin(self, trial: TuneTrial) -> None:
         values, config = values_of(trial.config, self._space), trial.config
         begun = TrialResult(_name(trial), values, "running", phase_of(config), role_of(config))
         known = self.trials.get(begun.trial, begun)
@@ -114,6 +117,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed, and will be tried again from its last epoch."""
+        self._begin_where_no_process_did(trial)
         known = self.trials[_name(trial)]
         lost = monotonic() - self._last_heard[known.trial]
         self._observer.trial_retried(self._keep(known, lost=known.lost + lost))
@@ -121,7 +125,13 @@ class SweepCallback(Callback):  # type: ignore[misc]
     @override
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has failed for good."""
+        self._begin_where_no_process_did(trial)
         self._end(trial, "failed", self._reasons.get(_name(trial)) or failure_reason(_error_of(trial)))
+
+    def _begin_where_no_process_did(self, trial: TuneTrial) -> None:
+        """Tune tells of no start where a trial's process fails to start."""
+        if _name(trial) not in self._clocks:
+            self._begin(trial)
 
     def _end(self, trial: TuneTrial, status: Status, reason: str = "") -> None:
         known = self.trials[_name(trial)]

@@ -8,8 +8,9 @@ position was not saved, is read again, so sending a line twice must do no harm.
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -121,6 +122,7 @@ class Journal:
         content = _whole_lines(path)
         self._position = self._load_position(len(content))
         self._next = self._position.offset
+        self._opened_at, self._peeked = len(content), 0
         self._pending = content.count(b"\n", self._position.offset)
         self._open: dict[str, None] = {}
         self._points: set[tuple[str, int, str]] = set()
@@ -163,35 +165,57 @@ class Journal:
             self._pending += 1
         self._remember(line)
 
-    def peek(self) -> Event | None:
-        """The first event that is not dealt with; None where there is none. Lines that are no events are set aside."""
-        while (line := self._line()) is not None:
-            self._next = self._position.offset + len(line)
+    @property
+    def may_be_known(self) -> bool:
+        """Whether the next event was there when the journal was opened: MLflow may have been sent it already."""
+        return self._position.offset < self._opened_at
+
+    def peek(self, most: int = 1) -> list[Event]:
+        """The first event that is not dealt with; none where there is none. Lines that are no events are set aside.
+
+        With it come up to `most`, in all, of those right after it that one request can take along: points and tags of
+        one run.
+        """
+        events: list[Event] = []
+        self._next = self._position.offset
+        for line in self._lines():
             try:
-                return _EVENT.validate_json(line)
+                event = _EVENT.validate_json(line)
             except ValidationError as error:
+                if events:
+                    break
+                self._next += len(line)
                 self._set_aside(line.decode(errors="replace").rstrip("\n"), f"not an event: {error.errors()[0]['msg']}")
-                self.advance()
-        return None
+                self._deal_with(1, {})
+                continue
+            if events and not (len(events) < most and _go_together(events[0], event)):
+                break
+            events.append(event)
+            self._next += len(line)
+        self._peeked = len(events)
+        return events
 
     def advance(self, run_ids: Mapping[str, str] | None = None) -> None:
-        """The event that `peek` gave is dealt with; `run_ids` are the runs that it made known."""
-        known = {**self._position.run_ids, **(run_ids or {})}
+        """What `peek` gave is dealt with; `run_ids` are the runs that it made known."""
+        self._deal_with(self._peeked, run_ids or {})
+
+    def _deal_with(self, count: int, run_ids: Mapping[str, str]) -> None:
+        known = {**self._position.run_ids, **run_ids}
         self._keep(self._position.model_copy(update={"offset": self._next, "run_ids": known}))
         with self._lock:
-            self._pending -= 1
+            self._pending -= count
 
     def refuse(self, event: Event, reason: str) -> None:
         """Keeps an event that cannot be sent, with the reason, for a person to read."""
         self._set_aside(event.model_dump(mode="json"), reason)
 
-    def _line(self) -> bytes | None:
+    def _lines(self) -> Iterator[bytes]:
+        """Whole lines from where the reader is."""
         if not self.path.exists():
-            return None
+            return
         with self.path.open("rb") as file:
             file.seek(self._position.offset)
-            line = file.readline()
-        return line if line.endswith(b"\n") else None
+            yield from takewhile(lambda line: line.endswith(b"\n"), file)
 
     def _set_aside(self, event: object, reason: str) -> None:
         line = json.dumps({"reason": reason, "event": event}).encode() + b"\n"
@@ -223,6 +247,10 @@ class Journal:
         except (FileNotFoundError, ValidationError):
             return _Position()
         return position if position.offset <= size else _Position()
+
+
+def _go_together(first: Event, later: Event) -> bool:
+    return first.key == later.key and isinstance(first, Measured | Tagged) and isinstance(later, Measured | Tagged)
 
 
 def _whole_lines(path: Path) -> bytes:

@@ -4,7 +4,7 @@ Only `MlflowClient` with an explicit address is used, never the fluent functions
 the caller's own is touched. Every event may be sent twice: a run is found by its key, a point by its time and step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,30 +63,36 @@ class MlflowStore:
             if found.tags.get(name) != value:
                 self._client.set_experiment_tag(self._experiment, name, value)
 
-    def send(self, event: Event, run_ids: dict[str, str]) -> str:
-        """Sends one event; gives the id of its run.
+    def send(self, events: Sequence[Event], run_ids: Mapping[str, str], may_be_known: bool) -> str:
+        """Sends one event, or points and tags of one run; gives the id of the run.
+
+        Args:
+            events: what happened, in this order.
+            run_ids: the runs that are known, by key.
+            may_be_known: whether these events may have been sent before.
 
         Raises:
-            RefusedError: the event will never be taken.
+            RefusedError: they will never be taken, or one of them.
             AwayError: MLflow does not answer.
             Exception: anything else, such as an artifact store's own error; it may pass or not.
 
         """
+        first = events[0]
         try:
-            if isinstance(event, RunStarted):
-                return self._start(event, run_ids)
-            if event.key not in run_ids:
-                raise RefusedError(f"there is no run {event.key}: its start was refused, or never written down")
-            self._record(event, run_ids[event.key])
+            if isinstance(first, RunStarted):
+                return self._start(first, run_ids, may_be_known)
+            if first.key not in run_ids:
+                raise RefusedError(f"there is no run {first.key}: its start was refused, or never written down")
+            self._record(events, run_ids[first.key])
         except MlflowException as error:
             raise _judged(error) from error
         except (ConnectionError, TimeoutError) as error:
             raise AwayError(str(error)) from error
-        return run_ids[event.key]
+        return run_ids[first.key]
 
-    def _start(self, event: RunStarted, run_ids: dict[str, str]) -> str:
+    def _start(self, event: RunStarted, run_ids: Mapping[str, str], may_be_known: bool) -> str:
         """Also for a run that was made just before a kill, and for one that had ended and goes on."""
-        run = self._find(event.key)
+        run = self._find(event.key) if may_be_known or event.key in run_ids else None
         if run is None:
             run = self._create(event, run_ids)
         elif run.info.status != "RUNNING":
@@ -101,9 +107,9 @@ class MlflowStore:
             self._client.log_batch(run_id, tags=some_tags)
         return run_id
 
-    def _create(self, event: RunStarted, run_ids: dict[str, str]) -> Run:
+    def _create(self, event: RunStarted, run_ids: Mapping[str, str]) -> Run:
         tags = {KEY_TAG: event.key, **event.tags}
-        if event.parent in run_ids:
+        if event.parent is not None and event.parent in run_ids:
             tags["mlflow.parentRunId"] = run_ids[event.parent]
         return self._client.create_run(self._experiment, start_time=event.at, tags=tags, run_name=event.name)
 
@@ -112,19 +118,22 @@ class MlflowStore:
         filter_string = f"tags.`{KEY_TAG}` = {quote}{key}{quote}"
         return next(iter(self._client.search_runs([self._experiment], filter_string, max_results=1)), None)
 
-    def _record(self, event: Event, run_id: str) -> None:
-        match event:
-            case Measured():
-                metrics = [Metric(name, value, event.at, event.step) for name, value in event.metrics.items()]
-                self._client.log_batch(run_id, metrics=metrics)
-            case Tagged():
-                self._client.log_batch(run_id, tags=[RunTag(*item) for item in event.tags.items()])
-            case FileMade():
+    def _record(self, events: Sequence[Event], run_id: str) -> None:
+        match events[0]:
+            case FileMade() as event:
                 self._client.log_artifact(run_id, str(_present(event.path)), event.folder or None)
-            case StudentMade():
+            case StudentMade() as event:
                 self._log_student(event, run_id)
-            case RunEnded():
+            case RunEnded() as event:
                 self._client.set_terminated(run_id, event.status, end_time=event.at)
+            case _:
+                self._log_facts(events, run_id)
+
+    def _log_facts(self, events: Sequence[Event], run_id: str) -> None:
+        measured = [event for event in events if isinstance(event, Measured)]
+        metrics = [Metric(*point, event.at, event.step) for event in measured for point in event.metrics.items()]
+        tags = {name: value for event in events if isinstance(event, Tagged) for name, value in event.tags.items()}
+        self._client.log_batch(run_id, metrics=metrics, tags=[RunTag(*item) for item in tags.items()])
 
     def _log_student(self, event: StudentMade, run_id: str) -> None:
         _present(event.path / "config.json")

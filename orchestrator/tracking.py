@@ -43,6 +43,8 @@ CLOSING_DELAY = 1.0
 """The same once the caller waits in `close`."""
 CLOSING_SECONDS = 15.0
 """After these without an answer, `close` no longer waits: what is in the journal is not lost."""
+TOGETHER = 10
+"""So many events at most go into one request: of some thirty points each, where MLflow takes 1,000."""
 ATTEMPTS = 7
 """After so many, a minute in all, an event is set aside, unless it is MLflow as a whole that does not answer."""
 CLIENT_SETTINGS = {
@@ -162,10 +164,10 @@ class Tracker:
 
     def _send_all(self) -> None:
         delay, doubts, unanswered = FIRST_DELAY, 0, 0.0
-        while unanswered < CLOSING_SECONDS and (event := self._next_event()) is not None:
+        while unanswered < CLOSING_SECONDS and (events := self._next_events()):
             begun = monotonic()
             try:
-                self._send(event, doubts)
+                self._send(events, doubts)
             except Exception as error:  # noqa: BLE001 - artifact stores raise types of their own; none may end the thread
                 doubts += self._store is not None and not isinstance(error, AwayError)
                 self._problem = shorten(without_secrets(f"{type(error).__name__}: {error}"), LONGEST_PROBLEM)
@@ -176,17 +178,18 @@ class Tracker:
                 self._problem = None
                 delay, doubts, unanswered = FIRST_DELAY, 0, 0.0
 
-    def _next_event(self) -> Event | None:
-        """Waits for the next event; None when there will be none."""
+    def _next_events(self) -> list[Event]:
+        """Waits for what is to be sent next; none when there will be nothing."""
         while not self._stopped.is_set():
             self._news.clear()
             last_look = self._closing.is_set()  # asked before the look: what was written until then is seen by it
-            if (event := self._journal.peek()) is not None:
-                return event
+            # what failed may be due to one of them
+            if events := self._journal.peek(TOGETHER if self._problem is None else 1):
+                return events
             if last_look:
-                return None
+                break
             self._news.wait()
-        return None
+        return []
 
     def _connect(self) -> "MlflowStore":
         _set_client()
@@ -194,17 +197,21 @@ class Tracker:
 
         return MlflowStore(self.uri, self._experiment, self._artifact_location)
 
-    def _send(self, event: Event, doubts: int) -> None:
+    def _send(self, events: list[Event], doubts: int) -> None:
         self._store = self._store or self._connect()
+        may_be_known = self._journal.may_be_known or self._problem is not None
         try:
             if doubts >= ATTEMPTS:
                 raise RefusedError(self._problem)
-            run_id = self._store.send(event, self._journal.run_ids)
+            run_id = self._store.send(events, self._journal.run_ids, may_be_known)
         except RefusedError as refusal:
-            self._journal.refuse(event, without_secrets(str(refusal)))
+            if len(events) > 1:
+                self._send(self._journal.peek(), doubts)
+                return
+            self._journal.refuse(events[0], without_secrets(str(refusal)))
             self._journal.advance()
         else:
-            self._journal.advance({event.key: run_id})
+            self._journal.advance({events[0].key: run_id})
 
     def _pause(self, delay: float) -> None:
         """Ends early when the tracker is closed, so that the last attempts are made at once."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sweeping import Swept
 
 REPOSITORY = Path(__file__).parents[1]
+pytest_plugins = ["mlflow_places"]
 
 
 def pytest_configure() -> None:

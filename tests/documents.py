@@ -16,30 +16,25 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "cluster" / "README.md"]
 """Documents with command lines."""
 
-SERVES = "serves until it is ended; test_ui.py and test_mlflow_ui.py start it"
-NEEDS_A_CLUSTER = "needs a cluster; test_jobs.py and test_joining.py have one"
-TRAINS = "trains for minutes; what begins a sweep is run as a dry run, and a tiny one was swept for other lines"
-TRAINS_AGAIN = "trains, too; test_reproducing.py does all of it"
-SENDS = "writes to the MLflow of a sweep where it was; test_outages.py sends what waits"
-LOOKS_AT_MACHINES = "starts a Ray, or asks a cluster; test_doctor.py does both"
+SERVES = "serves until it is ended; test_mlflow_pages.py looks at what it serves"
+NEEDS_A_CLUSTER = "needs a cluster; test_jobs.py has one"
 ONLY_PARSED = {
     "ui": SERVES,
     "submit": NEEDS_A_CLUSTER,
     "status": NEEDS_A_CLUSTER,
     "logs": NEEDS_A_CLUSTER,
     "stop": NEEDS_A_CLUSTER,
-    "sweep": TRAINS,
-    "score": TRAINS,
-    "reproduce": TRAINS_AGAIN,
-    "sync": SENDS,
-    "doctor": LOOKS_AT_MACHINES,
+    "sweep": "trains for minutes; test_documents.py makes a dry run of what begins one",
+    "score": "trains, too, where nothing is there; test_documents.py scores a teacher that is there",
+    "reproduce": "trains again; test_reproducing.py does it, from scratch as well",
+    "doctor": "starts a Ray, or asks a cluster; test_doctor.py does both",
 }
 """Commands whose lines are not run, and why."""
 ONLY_PARSED_WITH = {
     (
         "pick",
         "--form",
-    ): "exports each student and measures it, for half a minute; test_picking.py and test_costs.py do both apart",
+    ): "exports each student and measures it, for half a minute; test_handover.py picks by other limits",
     ("export", "--form"): "writes less of what the other lines write; test_exporting.py exports single forms",
 }
 """Lines of other commands that are not run, by an option of theirs, and why."""

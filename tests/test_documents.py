@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TO_SCORE = {"reviews.csv": "text", "validation.csv": "text", "reviews.parquet": "text", "reviews.jsonl": "body"}
 """Files that documents score, and their columns of texts."""
-IN_THIS_ORDER = ("list", "report", "compare", "pick", "export", "predict")
+IN_THIS_ORDER = ("sync", "list", "report", "compare", "pick", "export", "predict")
 QUICKSTART = find_space(Path("quickstart"))
 
 
@@ -96,6 +96,11 @@ def test_every_piece_of_a_space_can_be_read(desk: Path) -> None:
 def test_what_is_only_parsed_has_a_reason() -> None:
     assert set(ONLY_PARSED) < set(main.commands)
     assert all(len(reason.split()) >= 5 for reason in (*ONLY_PARSED.values(), *ONLY_PARSED_WITH.values()))
+    reasons = [*ONLY_PARSED.items(), *((command, reason) for (command, _), reason in ONLY_PARSED_WITH.items())]
+    for command, reason in reasons:
+        tests = re.findall(r"test_\w+\.py", reason)
+        assert tests
+        assert any(f'"{command}"' in (Path(__file__).parent / test).read_text() for test in tests), (command, reason)
     skipped = [line for line in command_lines() if line.command not in ONLY_PARSED and not line.runs_in_tests]
     assert 1 <= len(skipped) <= 5
 
@@ -140,15 +145,15 @@ def test_every_line_that_can_run_in_small_form_runs(desk: Path, swept: "Swept") 
     assert len(done) >= 15
 
 
-def as_dry_run(line: Line, tiny: Path) -> tuple[str, ...]:
-    """The line's settings over a space that needs no hub and no file of the reader's, and nothing but the plan."""
+def over(tiny: Path, line: Line) -> tuple[str, ...]:
+    """The line's settings over a space that needs no hub and no file of the reader's."""
     given = line.parsed().params
     model = re.compile(r"(?<=model: )[\w./-]+")
     settings = [model.sub(str(tiny.parent / "base"), each) for each in given["overrides"]]
     needs_no_other = given["space"] == Path("quickstart") and settings == list(given["overrides"])
     space = "quickstart" if needs_no_other else str(tiny)
     kept = [each for each in settings if not each.startswith(("data.", "teacher.model"))]
-    return ("sweep", "--space", space, *(word for each in kept for word in ("--set", each)), "--dry-run")
+    return ("--space", space, *(word for each in kept for word in ("--set", each)))
 
 
 @pytest.mark.slow
@@ -157,9 +162,22 @@ def test_every_line_that_begins_a_sweep_says_what_it_would_run(desk: Path) -> No
 
     tiny = write_space(desk)
     lines = [line for line in command_lines() if line.command == "sweep" and line.parsed().params["space"]]
-    begun = {as_dry_run(line, tiny): line for line in lines if line.parsed().params["address"] is None}
+    begun = {over(tiny, line): line for line in lines if line.parsed().params["address"] is None}
     assert len(begun) >= 10
     for words, line in begun.items():
-        result = CliRunner().invoke(main, words)
+        result = CliRunner().invoke(main, ("sweep", *words, "--dry-run"))
         assert result.exit_code == 0, f"{line}\n{result.output}"
         assert "trials" in result.output
+
+
+@pytest.mark.slow
+def test_every_line_that_scores_scores(desk: Path, swept: "Swept") -> None:
+    from sweeping import stkd
+
+    shutil.copytree(swept.storage.root, desk / "stkd-runs")
+    lines = [line for line in command_lines() if line.command == "score" and line.parsed().params["address"] is None]
+    assert len(lines) >= 3
+    for words in {over(swept.space, line)[2:] for line in lines}:
+        done = stkd("score", "--space", swept.space, "--storage", desk / "stkd-runs", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "heads go" in done.stdout

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from user_tables import refused_task
+from refused import refused_task
 
 from stkd.trainers.config import DataConfig
 from stkd.trainers.sources import Examples, load_task

@@ -81,7 +81,7 @@ def storage(tmp_path: Path) -> Storage:
     """Where a sweep of four trials will lie, each long enough to be seen in its midst."""
     training = {"epochs": EPOCHS, "max_length": 32, "learning_rate": 1.0e-3}
     trials = {"count": 4, "searcher": "grid", "scheduler": {"asha": {"grace_period": EPOCHS - 1}}}
-    write_space(tmp_path, training=training, trials=trials)
+    write_space(tmp_path, training=training, trials=trials, controls=False)
     return Storage(tmp_path / "runs")
 
 

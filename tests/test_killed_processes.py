@@ -50,7 +50,7 @@ def out_of_memory() -> Iterator[Confinement]:
     made.folder.rmdir()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_stage_begins_again_when_its_process_dies(tmp_path: Path) -> None:
     finetune = {"epochs": EPOCHS, "max_length": 32}
     teacher = {"model": str(tmp_path / "base"), "finetune": finetune}

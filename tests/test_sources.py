@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from user_tables import refused_task
+from refused import refused_task
 
 from stkd.trainers import generated
 from stkd.trainers.config import DataConfig

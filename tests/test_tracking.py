@@ -1,20 +1,19 @@
 """The tracker against real MLflow stores: a SQLite file, and (slow) a server on loopback."""
 
 import json
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mlflow_places import Place, failing
 
 from stkd.orchestrator import tracking
-from stkd.orchestrator.journal import Journal, Measured, RunEnded
+from stkd.orchestrator.journal import Journal, Measured, RunEnded, RunStarted, Tagged
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import StageResult
@@ -29,77 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
 ]
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes seconds to make its tables: made once, copied by each test."""
-    from mlflow import MlflowClient
-
-    folder = tmp_path_factory.mktemp("store")
-    MlflowClient(tracking_uri=default_uri(folder)).search_experiments()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def storage(empty_store: Path, tmp_path: Path) -> Path:
-    shutil.copy(empty_store, tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="session")
-def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from stkd.orchestrator.ui import _free_port, _server, _wait_until_it_answers
-
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_store, folder)
-    port = _free_port(None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_ARTIFACTS_DESTINATION", str(folder / "uploads"))
-        with _server(folder, port, folder / "log") as process:
-            _wait_until_it_answers(process, port, folder / "log")
-            yield f"http://127.0.0.1:{port}"
-
-
-class Place:
-    """A journal in a folder, the store that its events go to, and a client to look at that."""
-
-    def __init__(self, folder: Path, uri: str, artifacts: str) -> None:
-        from mlflow import MlflowClient
-
-        self.journal = folder / "sweep" / "journal.jsonl"
-        self.uri = uri
-        self.artifacts = artifacts
-        self.client = MlflowClient(tracking_uri=uri)
-        self.experiment = f"space {folder.name}"
-
-    def tracker(self) -> Tracker:
-        return Tracker(self.journal, self.uri, self.experiment, self.artifacts)
-
-    def runs(self) -> dict[str, Any]:
-        found = self.client.search_runs([self.client.get_experiment_by_name(self.experiment).experiment_id])
-        assert len({run.info.run_name for run in found}) == len(found), "a run was made twice"
-        return {run.info.run_name: run for run in found}
-
-    def points(self, name: str, metric: str) -> list[tuple[int, float]]:
-        history = self.client.get_metric_history(self.runs()[name].info.run_id, metric)
-        return sorted((point.step, point.value) for point in history)
-
-    def refused(self) -> list[dict[str, Any]]:
-        file = self.journal.with_suffix(".refused.jsonl")
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-@pytest.fixture
-def place(storage: Path) -> Place:
-    return Place(storage, default_uri(storage), default_artifact_location(storage))
-
-
-@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
-def any_place(request: pytest.FixtureRequest, storage: Path) -> Place:
-    if request.param == "sqlite":
-        return Place(storage, default_uri(storage), default_artifact_location(storage))
-    return Place(storage, request.getfixturevalue("server"), "mlflow-artifacts:/uploads")
 
 
 def record_trial(tracker: Tracker, points: int = 3) -> None:
@@ -175,7 +103,9 @@ def test_a_run_that_goes_on_is_opened_again(any_place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_is_one_request(server: str, storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_one_request_or_shares_one(
+    tracking_server: str, store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import requests
 
     asked: list[str] = []
@@ -185,7 +115,7 @@ def test_a_report_is_one_request(server: str, storage: Path, monkeypatch: pytest
         asked.append(url)
         return request(session, method, url, **rest)
 
-    place = Place(storage, server, "mlflow-artifacts:/uploads")
+    place = Place(store_folder, tracking_server, "mlflow-artifacts:/uploads")
     with place.tracker() as tracker:
         tracker.start_run("s/t", "t", None, {}, {})
     monkeypatch.setattr(requests.Session, "request", counted)
@@ -193,8 +123,9 @@ def test_a_report_is_one_request(server: str, storage: Path, monkeypatch: pytest
         for step in range(20):
             tracker.log_metrics("s/t", {f"m{number}": number + step for number in range(30)}, step)
     reports = [url for url in asked if url.endswith("/runs/log-batch")]
-    assert len(reports) == 20
-    assert len(asked) == 21  # and one for the experiment, once for each tracker
+    assert 2 <= len(reports) <= 20
+    assert len(asked) == len(reports) + 1  # one for the experiment, once for each tracker
+    assert place.points("t", "m7") == [(step, 7.0 + step) for step in range(20)]
 
 
 def test_calls_return_while_mlflow_blocks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,18 +155,6 @@ def test_calls_return_while_mlflow_blocks(place: Place, monkeypatch: pytest.Monk
     with place.tracker() as following:
         assert following.pending > 0
     assert len(place.points("t", "score")) == 30
-
-
-def failing(times: int, error: Exception, real: Callable[..., Any]) -> Callable[..., Any]:
-    """The real method, after so many failures."""
-    left = iter(range(times))
-
-    def method(*arguments: Any, **options: Any) -> Any:
-        if next(left, None) is not None:
-            raise error
-        return real(*arguments, **options)
-
-    return method
 
 
 def test_an_outage_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +242,7 @@ def test_events_that_mlflow_never_takes_are_set_aside(place: Place, tmp_path: Pa
     with place.tracker() as tracker:
         tracker.start_run("s/t", "t", None, {}, {})
         tracker.log_metrics("s/t", {"what?": 1.0}, 1)
+        tracker.set_tags("s/t", {"in one request": "with it"})
         tracker.log_metrics("s/unknown", {"score": 1.0}, 1)
         tracker.log_file("s/t", tmp_path / "missing.png", "maps")
         tracker.log_student("s/t", tmp_path)
@@ -330,6 +250,7 @@ def test_events_that_mlflow_never_takes_are_set_aside(place: Place, tmp_path: Pa
         tracker.end_run("s/t", "FINISHED")
     assert tracker.pending == 0
     assert place.points("t", "score") == [(2, 1.0)]
+    assert place.runs()["t"].data.tags["in one request"] == "with it"
     assert place.runs()["t"].info.status == "FINISHED"
     reasons = [entry["reason"] for entry in place.refused()]
     assert len(reasons) == 4
@@ -355,6 +276,29 @@ def test_an_event_that_fails_for_ever_does_not_hold_up_the_rest(place: Place, mo
     assert [entry["reason"] for entry in place.refused()] == [f"RuntimeError: {error}"]
 
 
+def test_what_goes_into_one_request(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    events = [
+        RunStarted(key="a", name="a", parent=None, params={}, tags={}),
+        Measured(key="a", metrics={"m": 1.0}, step=1),
+        Tagged(key="a", tags={"x": "y"}),
+        Measured(key="a", metrics={"m": 2.0}, step=2),
+        Measured(key="b", metrics={"m": 1.0}, step=1),
+        Tagged(key="b", tags={"x": "y"}),
+        RunEnded(key="b", status="FINISHED"),
+    ]
+    for event in events:
+        journal.append(event)
+    assert journal.peek() == events[:1]
+    seen = []
+    while peeked := journal.peek(2):
+        assert journal.pending == len(events) - sum(map(len, seen))
+        seen.append(peeked)
+        journal.advance()
+    assert seen == [events[:1], events[1:3], events[3:4], events[4:6], events[6:]]
+    assert journal.pending == 0
+
+
 def test_a_torn_line_is_dropped_and_a_broken_one_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     first, second = Measured(key="a", metrics={"m": 1.0}, step=1), RunEnded(key="a", status="FAILED")
@@ -363,101 +307,15 @@ def test_a_torn_line_is_dropped_and_a_broken_one_set_aside(tmp_path: Path) -> No
     journal = Journal(path)
     assert journal.pending == 2
     journal.append(second)
-    assert journal.peek() == first
+    assert journal.peek() == [first]
     journal.advance({"a": "1"})
-    assert journal.peek() == second
+    assert journal.peek() == [second]
     assert journal.pending == 1
     assert "not an event" in journal.refused.read_text()
 
     again = Journal(path)
-    assert again.peek() == second
+    assert again.peek() == [second]
     assert again.run_ids == {"a": "1"}
-
-
-def tiny_student(folder: Path) -> Path:
-    """A BERT of one layer, and a tokenizer of a few words."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]
-    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}, model_max_length=16)
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    names = {0: "bad", 1: "good"}
-    config = BertConfig(
-        vocab_size=len(words),
-        max_position_embeddings=16,
-        id2label=names,
-        label2id={name: number for number, name in names.items()},
-        **shape,
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_a_student_lies_on_the_disk_once(place: Place, tmp_path: Path) -> None:
-    student = tmp_path / "student"
-    student.mkdir()
-    (student / "config.json").write_text("{}")
-    (student / "model.safetensors").write_bytes(b"weights")
-    for _ in range(2):  # the second time as after a kill
-        with place.tracker() as tracker:
-            tracker.start_run("s/t", "t", None, {}, {})
-            tracker.log_student("s/t", student)
-            assert tracker.close(5), tracker.problem
-        assert place.refused() == []
-        place.journal.with_suffix(".state.json").unlink()
-    run = place.runs()["t"]
-    [model] = place.client.search_logged_models([run.info.experiment_id])
-    assert (model.name, model.status.name, model.source_run_id) == ("student", "READY", run.info.run_id)
-    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
-    assert run.data.tags["stkd.model"] == f"models:/{model.model_id}"
-    folder = Path(model.artifact_location.removeprefix("file://"))
-    assert (folder / "model" / "model.safetensors").samefile(student / "model.safetensors")
-    assert not (folder / "components" / "tokenizer" / "model.safetensors").exists()
-    assert (folder / "requirements.txt").read_text().split("==")[0] == "mlflow"
-
-
-@pytest.mark.parametrize("step", ["log_outputs", "log_batch", "finalize_logged_model"])
-def test_a_student_that_was_half_logged(
-    place: Place, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow import MlflowClient
-
-    student = tmp_path / "student"
-    student.mkdir()
-    (student / "config.json").write_text("{}")
-    monkeypatch.setattr(MlflowClient, step, failing(2, ConnectionError("away"), vars(MlflowClient)[step]))
-    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.001)
-    with place.tracker() as tracker:
-        tracker.start_run("s/t", "t", None, {}, {})
-        tracker.log_student("s/t", student)
-    run = place.runs()["t"]
-    [model] = place.client.search_logged_models([run.info.experiment_id])
-    assert model.status.name == "READY"
-    assert len(run.outputs.model_outputs) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("pairs", [False, True])
-def test_a_student_loads_from_mlflow(
-    any_place: Place, tmp_path: Path, pairs: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow import artifacts, pyfunc, transformers
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", any_place.uri)
-    with any_place.tracker() as tracker:
-        tracker.start_run("s/t", "t", None, {}, {})
-        tracker.log_student("s/t", tiny_student(tmp_path / "student"), pairs)
-    assert any_place.refused() == []
-    uri = any_place.runs()["t"].data.tags["stkd.model"]
-    folder = artifacts.download_artifacts(uri)
-    texts = ["a good film", "film " * 30]
-    inputs = [{"text": text, "text_pair": text} for text in texts] if pairs else texts
-    predicted = pyfunc.load_model(folder).predict(inputs)
-    assert list(predicted.columns) == ["label", "score"]
-    assert set(predicted["label"]) <= {"good", "bad"}
-    assert len(predicted) == 2
-    assert transformers.load_model(folder)("a good film")[0]["label"] in {"good", "bad"}
 
 
 def test_an_experiment_says_what_it_is_and_keeps_what_its_user_says(place: Place) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from refused import refused_task
 from user_tables import FORMATS, files, write_table
 
 from stkd.search_spaces.reading import read_space
@@ -22,6 +23,7 @@ from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import DEFAULT_METRICS
 
 README = Path(__file__).parents[1] / "README.md"
+GOOD = "text,label\na,x\nb,y\nc,x\nd,y\n"
 WORDS = ["good", "bad", "good", "bad"]
 # Labels as a user has them; settings beside the files; the kind, the classes and the labels that must come of them.
 LABELS: dict[str, tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any]]] = {
@@ -323,3 +325,28 @@ print([module for module in {HEAVY} if module in sys.modules])
     command = [sys.executable, "-c", program, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["4", "4", "4", "[]"]
+
+
+# Mistakes that take two files or more; those in one are in test_bad_user_files.py
+
+
+def test_a_link_is_the_file_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(GOOD, encoding="utf-8")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "a.csv")
+    message = refused_task("mine", files(tmp_path / "a.csv", tmp_path / "b.csv"))
+    assert "b.csv is in data.train and in data.validation" in message
+
+
+def test_the_second_text_is_checked_too(tmp_path: Path) -> None:
+    bad, good = tmp_path / "a.csv", tmp_path / "b.csv"
+    bad.write_text("text,second,label\na,b,x\nc,,y\n", encoding="utf-8")
+    good.write_text("text,second,label\na,b,x\nc,d,y\n", encoding="utf-8")
+    message = refused_task("mine", files(bad, good, text_pair="second"))
+    assert "a.csv, line 3: the text is empty ('')" in message
+
+
+def test_f1_is_of_two_classes(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(GOOD + "e,z\nf,z\n", encoding="utf-8")
+    message = refused_task("mine", files(tmp_path / "a.csv", tmp_path / "b.csv", metrics="f1"))
+    assert message == "data.metrics: f1 is for two classes, not 3; choose macro_f1"

@@ -1,4 +1,4 @@
-"""Writes tables as a user's files: every format that `data.source: files` reads; and what is said of bad ones."""
+"""Writes tables as a user's files: every format that `data.source: files` reads."""
 
 import csv
 import gzip
@@ -8,11 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from stkd.trainers.config import DataConfig
-from stkd.trainers.errors import UserError
-from stkd.trainers.sources import load_task
 
 Row = Mapping[str, Any]
 FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
@@ -60,11 +56,3 @@ def files(train: Path | str | list[str], validation: Path | str, **settings: Any
     """The settings of a task of these files."""
     paths = {"train": train if isinstance(train, list) else str(train), "validation": str(validation)}
     return DataConfig.model_validate({"source": "files", "selection": "official", **paths, **settings})
-
-
-def refused_task(name: str, config: DataConfig) -> str:
-    """The one line with which a task is refused."""
-    with pytest.raises(UserError) as caught:
-        load_task(name, config)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)

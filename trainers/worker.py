@@ -1,8 +1,10 @@
 """One rank's hands: the verbs that stages and trials are made of, each called on every rank at the same time."""
 
+import ctypes
 import gc
 from dataclasses import replace
 from pathlib import Path
+from platform import libc_ver
 
 import torch
 
@@ -128,7 +130,7 @@ class Worker:
         if self._job is not None:
             self._job.close()
             self._job = None
-            gc.collect()  # engines hold themselves: left to chance, they pile up to gigabytes
+            _give_memory_back()
 
     def adopt(self, model: str, task: Task, data: Path, folder: Path) -> dict[str, float]:
         """Take a teacher that is fine-tuned already: write it to the folder and measure it."""
@@ -180,3 +182,10 @@ class Worker:
         """The job that is under way."""
         assert self._job is not None, "no job was begun"
         return self._job
+
+
+def _give_memory_back() -> None:
+    """Between jobs a process is as small as it was: no two teachers have tensors of the same sizes."""
+    gc.collect()  # engines hold themselves: left to chance, they pile up to gigabytes
+    if libc_ver()[0] == "glibc":  # it keeps what lies between pieces in use, into which the next sizes do not fit
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
