@@ -18,7 +18,7 @@ PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 .PHONY: quickstart test test-fast test-cluster lint types docs bench nodes clean help
 
 quickstart: $(QUICKSTART)  ## install, then search for a small student: no GPU, no data, 5 to 8 minutes on 2 cores
-	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml
+	$(BIN)/stkd sweep --space search_spaces/quickstart.yaml $(OPTIONS)
 
 test: $(DEV) $(BROWSER)  ## install, then run all tests
 	$(PYTEST)

@@ -30,7 +30,7 @@ def start_student(distillation: Distillation, task: Task, seed: int) -> Student:
     student = distillation.student
     match student.init:
         case "drop_layers":
-            return Student(make_student(load_saved(distillation.teacher), student))
+            return Student(_drop_layers(load_saved(distillation.teacher), student))
         case "prune_units":
             assert distillation.importance is not None, "a student is cut by the importance of units"
             scores = UnitScores.load(distillation.importance / SCORES)
@@ -51,15 +51,19 @@ def prune(teacher: PreTrainedModel, scores: UnitScores, sparsity: float) -> Stud
 
 def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
     """A copy of the teacher with fewer layers; embeddings, pooler and head are the teacher's."""
-    chosen = kept_layers(len(encoder_layers(teacher)), student)
-    family, smaller = family_of(teacher), copy.deepcopy(teacher)
-    smaller.set_submodule(family.layers, nn.ModuleList([encoder_layers(smaller)[i] for i in chosen]))
-    smaller.config.num_hidden_layers = len(chosen)
+    return _drop_layers(copy.deepcopy(teacher), student)
+
+
+def _drop_layers(model: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:
+    """The model itself, with those of its layers that the student keeps."""
+    chosen, family = kept_layers(len(encoder_layers(model)), student), family_of(model)
+    model.set_submodule(family.layers, nn.ModuleList([encoder_layers(model)[i] for i in chosen]))
+    model.config.num_hidden_layers = len(chosen)
     for name in family.layer_settings:
-        setattr(smaller.config, name, [getattr(teacher.config, name)[i] for i in chosen])
+        setattr(model.config, name, [getattr(model.config, name)[i] for i in chosen])
     if family.later_norm is not None and chosen[0] != 0:
-        _fold_norm(encoder_layers(smaller)[0], family.later_norm, family.heads)
-    return smaller
+        _fold_norm(encoder_layers(model)[0], family.later_norm, family.heads)
+    return model
 
 
 def _fold_norm(layer: nn.Module, norm: str, heads: Iterable[str]) -> None:

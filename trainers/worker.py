@@ -130,7 +130,7 @@ class Worker:
         if self._job is not None:
             self._job.close()
             self._job = None
-            _give_memory_back()
+            gc.collect()  # engines hold themselves: left to chance, they pile up to gigabytes
 
     def adopt(self, model: str, task: Task, data: Path, folder: Path) -> dict[str, float]:
         """Take a teacher that is fine-tuned already: write it to the folder and measure it."""
@@ -153,7 +153,9 @@ class Worker:
     ) -> int:
         """Write a sparse teacher's logits on the training split; returns how many examples the teacher read."""
         mask = UnitMask.of(UnitScores.load(scores / SCORES), settings, seed)
-        return save_logits(teacher, mask, data, self._ranks, folder)
+        read = save_logits(teacher, mask, data, self._ranks, folder)
+        _give_memory_back()
+        return read
 
     def save_test_logits(self, model: Path, data: Path, folder: Path) -> None:
         """Write a model's logits on the test split, and the labels beside them."""
@@ -185,7 +187,10 @@ class Worker:
 
 
 def _give_memory_back() -> None:
-    """Between jobs a process is as small as it was: no two teachers have tensors of the same sizes."""
-    gc.collect()  # engines hold themselves: left to chance, they pile up to gigabytes
-    if libc_ver()[0] == "glibc":  # it keeps what lies between pieces in use, into which the next sizes do not fit
+    """Return to the system what a teacher took: no two sparse ones have tensors of the same sizes.
+
+    The C library keeps what lies free between pieces in use, where the next sizes do not fit: megabytes more each time.
+    """
+    gc.collect()
+    if libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
