@@ -16,10 +16,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "cluster" / "README.md"]
 """Documents with command lines."""
 
-SERVES = "serves until it is ended; test_mlflow_pages.py looks at what it serves"
 NEEDS_A_CLUSTER = "needs a cluster; test_jobs.py has one"
 ONLY_PARSED = {
-    "ui": SERVES,
+    "ui": "serves until it is ended; test_mlflow_pages.py looks at what it serves",
     "submit": NEEDS_A_CLUSTER,
     "status": NEEDS_A_CLUSTER,
     "logs": NEEDS_A_CLUSTER,

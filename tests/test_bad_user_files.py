@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from refused import refused_task
-from user_tables import files, write_table
+from user_tables import GOOD, files, write_table
 
 SCORES, SEVERAL = {"kind": "regression"}, {"separator": ";"}
-GOOD = "text,label\na,x\nb,y\nc,x\nd,y\n"
 
 
 @dataclass(frozen=True)

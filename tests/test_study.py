@@ -292,11 +292,13 @@ def test_a_kill_at_any_moment_leaves_a_study_that_goes_on(tmp_path: Path) -> Non
 DRIVER = Path(__file__).parent / "study_driver.py"
 
 
-HALF_COPIED = [pytest.param(name, marks=pytest.mark.cluster) for name in ("", "search_gen_state-*")]
+WITH_THE_CLUSTER_TESTS = [pytest.param(name, marks=pytest.mark.cluster) for name in ("", "search_gen_state-*")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gone", ["experiment_state-*", *HALF_COPIED])  # of what Tune copies to storage
+@pytest.mark.parametrize(
+    "gone", ["experiment_state-*", *WITH_THE_CLUSTER_TESTS]
+)  # of what Tune copies to storage; "": nothing
 def test_tune_searches_and_resumes_after_a_kill(gone: str, tmp_path: Path) -> None:
     command = [sys.executable, str(DRIVER), str(tmp_path)]
     study = tmp_path / "study.jsonl"

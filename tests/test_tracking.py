@@ -13,7 +13,7 @@ import pytest
 from mlflow_places import Place, failing
 
 from stkd.orchestrator import tracking
-from stkd.orchestrator.journal import Journal, Measured, RunEnded, RunStarted, Tagged
+from stkd.orchestrator.journal import Event, Journal, Measured, RunEnded, RunStarted, Tagged
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import StageResult
@@ -278,7 +278,7 @@ def test_an_event_that_fails_for_ever_does_not_hold_up_the_rest(place: Place, mo
 
 def test_what_goes_into_one_request(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    events = [
+    events: list[Event] = [
         RunStarted(key="a", name="a", parent=None, params={}, tags={}),
         Measured(key="a", metrics={"m": 1.0}, step=1),
         Tagged(key="a", tags={"x": "y"}),
@@ -290,9 +290,9 @@ def test_what_goes_into_one_request(tmp_path: Path) -> None:
     for event in events:
         journal.append(event)
     assert journal.peek() == events[:1]
-    seen = []
+    seen: list[list[Event]] = []
     while peeked := journal.peek(2):
-        assert journal.pending == len(events) - sum(map(len, seen))
+        assert journal.pending == len(events) - sum(len(each) for each in seen)
         seen.append(peeked)
         journal.advance()
     assert seen == [events[:1], events[1:3], events[3:4], events[4:6], events[6:]]

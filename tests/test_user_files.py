@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from refused import refused_task
-from user_tables import FORMATS, files, write_table
+from user_tables import FORMATS, GOOD, files, write_table
 
 from stkd.search_spaces.reading import read_space
 from stkd.trainers.config import FILES_KEYS, DataConfig
@@ -23,7 +23,6 @@ from stkd.trainers.sources import TaskData, load_task
 from stkd.trainers.tasks import DEFAULT_METRICS
 
 README = Path(__file__).parents[1] / "README.md"
-GOOD = "text,label\na,x\nb,y\nc,x\nd,y\n"
 WORDS = ["good", "bad", "good", "bad"]
 # Labels as a user has them; settings beside the files; the kind, the classes and the labels that must come of them.
 LABELS: dict[str, tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any]]] = {

@@ -11,6 +11,8 @@ from typing import Any
 from stkd.trainers.config import DataConfig
 
 Row = Mapping[str, Any]
+GOOD = "text,label\na,x\nb,y\nc,x\nd,y\n"
+"""A CSV that makes a task."""
 FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
