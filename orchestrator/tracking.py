@@ -107,7 +107,7 @@ class Tracker:
         self._write(RunStarted(key=key, name=name, parent=parent, params=texts, tags=_shortened(tags)))
 
     def log_metrics(self, key: str, metrics: Mapping[str, float], step: int) -> None:
-        """One point of each metric, in one request. What the run has of a step stays: nothing is measured twice there."""
+        """One point of each metric, in one request. What the run has of a step stays: nothing is measured twice."""
         new = self._journal.without_known(key, metrics, int(step))
         if new:
             numbers = {name: float(value) for name, value in new.items()}
