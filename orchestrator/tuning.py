@@ -18,9 +18,6 @@ from stkd.orchestrator.trial import Trial, TrialPlan
 
 ENDLESS = -1
 """Trials that Tune may draw: the agenda says when it is over."""
-KEPT_POINTERS = 10
-"""Of each trial: after so many in a row Tune stores the state of all trials at once, which takes the longer the more
-there are; else it does that every ten seconds, or twenty times as long as it takes."""
 
 
 class Tuning:
@@ -72,7 +69,7 @@ class Tuning:
             storage_path=str(folder.parent),
             callbacks=[self._callback],
             failure_config=tune.FailureConfig(max_failures=self._plan.space.trials.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_POINTERS, checkpoint_frequency=1),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
             verbose=0,
         )
 
