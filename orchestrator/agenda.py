@@ -1,7 +1,7 @@
 """Which trial comes next: those of the search, then the controls, then the finalists over fresh seeds."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from json import dumps
 from typing import Any
 
@@ -28,8 +28,8 @@ class Agenda:
     """Hands out the trials of a task, phase after phase, all to the same processes.
 
     What a phase consists of is known when the one before has ended. A search that learns asks the study for its next
-    trial; all other trials are lists. What has ended, or is still under way after an interruption, is not handed out
-    again; what had begun then and is under way no more goes on where it was, as a trial with another name.
+    trial; all other trials are lists. After an interruption what has ended is not handed out again, and what had begun
+    goes on where it was: a trial with another name for Tune, and with its own everywhere else.
     """
 
     def __init__(
@@ -54,14 +54,6 @@ class Agenda:
         """Whether nothing is left to hand out, or to wait for."""
         return not self._phases and not self._running
 
-    def go_on(self, trials: Mapping[str, Mapping[str, Any]]) -> None:
-        """Say, after an interruption, which trials are still under way, with their configurations."""
-        self._running = {trial: name_of(trial, config) for trial, config in trials.items()}
-        names = set(self._running.values())
-        self._interrupted = [trial for trial in self._interrupted if trial.trial not in names]
-        if self.study:
-            self.study.go_on(trial for trial, config in trials.items() if phase_of(config) == "search")
-
     def next(self, trial: str) -> dict[str, Any] | None:
         """The configuration of a new trial; None while others must end first, and when all is over."""
         while self._phases:
@@ -85,7 +77,7 @@ class Agenda:
         if self._ended("search") < self._space.trial_count and not (self.study and self.study.exhausted):
             return False
         later: tuple[Phase, ...] = ("control", "confirm")
-        return not any(self._without_known(phase, self._planned(phase), ()) for phase in later)
+        return not any(self._without_ended(phase, self._planned(phase)) for phase in later)
 
     def nothing_left_to_try(self) -> int | None:
         """How many trials the search has had, if it ended before its last one."""
@@ -98,16 +90,23 @@ class Agenda:
     def _of_phase(self, phase: Phase, trial: str) -> dict[str, Any] | None:
         if self._left is None:
             planned = self._planned(phase)
-            self._left = self._without_known(phase, planned, self._running.values())
+            self._left = self._without_ended(phase, planned)
             count = self._space.trial_count if phase == "search" else len(planned)
             if count:
                 self._announce(phase, count)
         if phase == "search" and self.study:
-            return None if self.study.handed_out >= self._space.trial_count else self.study.ask(trial)
+            return self._ask(self.study, trial)
         return self._left.pop(0).as_config() if self._left else None
 
+    def _ask(self, study: Study, trial: str) -> dict[str, Any] | None:
+        """What the study wants tried; after that, trials that were killed between its line and that of the results."""
+        settings = study.ask(trial) if study.handed_out < self._space.trial_count else None
+        if settings is not None:
+            return dict(settings)
+        return next((dict(lost.values) for lost in self._interrupted if lost.phase == "search"), None)
+
     def _going_on(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """With which trial this one goes on, if it repeats one: Tune may not have known of it when it was killed."""
+        """With which interrupted trial this one goes on, if it repeats one."""
         wanted = (phase_of(config), role_of(config), values_of(config, self._space))
         for trial in self._interrupted:
             if (trial.phase, trial.role, trial.values) == wanted:
@@ -124,18 +123,15 @@ class Agenda:
             case "confirm":
                 return confirmations(self._space, self._results())
 
-    def _without_known(self, phase: Phase, every: Iterable[Planned], under_way: Container[str]) -> list[Planned]:
-        """Of the phase's trials, those that have neither ended nor are under way."""
-        known = Counter(
-            _key(trial.role, trial.values)
-            for trial in self._results().of_phase(phase)
-            if trial.status != "running" or trial.trial in under_way
-        )
+    def _without_ended(self, phase: Phase, every: Iterable[Planned]) -> list[Planned]:
+        """Of the phase's trials, those that have not ended."""
+        trials = self._results().of_phase(phase)
+        ended = Counter(_key(trial.role, trial.values) for trial in trials if trial.status != "running")
         left = []
         for planned in every:
             key = _key(planned.role, planned.values)
-            if known[key]:
-                known[key] -= 1
+            if ended[key]:
+                ended[key] -= 1
             else:
                 left.append(planned)
         return left

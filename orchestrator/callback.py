@@ -28,8 +28,8 @@ from stkd.trainers.stopwatch import from_metrics
 class SweepCallback(Callback):  # type: ignore[misc]
     """Turns what Tune reports of its trials into results, and tells the observer.
 
-    Tune pickles its callbacks with the experiment and brings them back on a resume; this one is then whatever callback
-    the resuming process has made, since observers hold threads and open files.
+    Tune copies its callbacks and pickles them with the experiment; a copy is this one again, since observers hold
+    threads and open files.
     """
 
     active: "SweepCallback | None" = None
@@ -148,7 +148,7 @@ class SweepCallback(Callback):  # type: ignore[misc]
 
 
 def _active_callback() -> SweepCallback:
-    assert SweepCallback.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
+    assert SweepCallback.active is not None, "Tune's own state of a sweep is not to be restored"
     return SweepCallback.active
 
 

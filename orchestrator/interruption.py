@@ -14,7 +14,7 @@ class Interruption:
     """
 
     active: "Interruption | None" = None
-    """What schedulers ask, since Tune pickles them, and brings them back on a resume."""
+    """What schedulers ask, since Tune pickles them."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer

@@ -13,7 +13,7 @@ from stkd.search_spaces.schema import Space, setting_of
 SPARSITY, TEMPERATURE, INTERPOLATION = "distillation.sparsity", "distillation.temperature", "distillation.interpolation"
 HARD_WEIGHT, SCORER, SEED = "distillation.hard_weight", "distillation.scorer", "training.seed"
 GOES_ON_WITH = "goes_on_with"
-"""In a trial's configuration: the trial of an interrupted sweep that Ray Tune had not written down."""
+"""In a trial's configuration: the trial of the interrupted sweep that it goes on with."""
 TEACHER_SETTINGS = {SPARSITY, TEMPERATURE, INTERPOLATION, HARD_WEIGHT, SCORER}
 
 

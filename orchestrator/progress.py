@@ -156,9 +156,6 @@ class Progress(Observer):
     @override
     def trial_started(self, trial: TrialResult) -> None:
         with self.lock:
-            if self.phase is None:  # a resume restores trials before the phase is told of
-                sizes = {"search": self.space.trial_count, **dict(self._time_left.later(self.trials, "search"))}
-                self.phase, self.announced = trial.phase, sizes.get(trial.phase, 0)
             self.trials[trial.trial] = trial
             self.running[trial.trial] = self._clock()
             self._begun += 1

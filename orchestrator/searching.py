@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -22,8 +21,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     """Turns what Tune asks and tells of its trials into the study's terms.
 
     It says itself how many trials run at a time, as `concurrent` has it now, by those that the study holds as running.
-    Tune pickles its searcher with the experiment and brings it back on a resume; this one is then whatever searcher the
-    resuming process has made, on the study's file where it lies now.
+    Tune copies its searcher and pickles it with the experiment; a copy is this one again, since a study is one file.
     """
 
     active: "StudySearcher | None" = None
@@ -70,22 +68,16 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """Name the study, whose file holds everything at any time."""
         Path(checkpoint_path).write_text(str(self.study.path), encoding="utf-8")
 
-    @override
-    def restore(self, checkpoint_path: str) -> None:
-        """Tune goes on with the trials that had not ended when it last stored its own state, which lies beside."""
-        stored = tune.ExperimentAnalysis(str(Path(checkpoint_path).parent))
-        self.study.go_on(trial.trial_id for trial in stored.trials if not trial.is_finished())
-
 
 def _active_searcher() -> StudySearcher:
-    assert StudySearcher.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
+    assert StudySearcher.active is not None, "Tune's own state of a sweep is not to be restored"
     return StudySearcher.active
 
 
 class AgendaSearcher(Searcher):  # type: ignore[misc]
     """Turns what Tune asks and tells of its trials into the agenda's terms, and the study's.
 
-    Pickled and brought back as a `StudySearcher` is.
+    A copy is this one again, as of a `StudySearcher`.
     """
 
     active: "AgendaSearcher | None" = None
@@ -134,15 +126,9 @@ class AgendaSearcher(Searcher):  # type: ignore[misc]
         """Nothing to add: results and study hold everything at any time."""
         Path(checkpoint_path).touch()
 
-    @override
-    def restore(self, checkpoint_path: str) -> None:
-        """Tune goes on with the trials that had not ended when it last stored its own state, which lies beside."""
-        stored = tune.ExperimentAnalysis(str(Path(checkpoint_path).parent))
-        self.agenda.go_on({trial.trial_id: trial.config for trial in stored.trials if not trial.is_finished()})
-
 
 def _active_agenda() -> AgendaSearcher:
-    assert AgendaSearcher.active is not None, "a sweep is restored through stkd.orchestrator.sweep"
+    assert AgendaSearcher.active is not None, "Tune's own state of a sweep is not to be restored"
     return AgendaSearcher.active
 
 

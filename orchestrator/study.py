@@ -43,7 +43,8 @@ class Study:
 
     The study lies in one file that `optuna-dashboard` shows: Optuna's journal, which needs neither a server nor the
     file locks that network file systems lack. Every change is one line of it, so that a kill can only fall between two.
-    Settings that come to the same as others before are answered from what is known, and are not handed out.
+    Settings that come to the same as others before are answered from what is known, and are not handed out. Trials that
+    run when a study is opened were lost with the process that ran them: they are handed out again, before any other.
     """
 
     def __init__(self, path: Path, search: Mapping[str, Distribution], seed: int, effective: Effective) -> None:
@@ -84,18 +85,6 @@ class Study:
     def exhausted(self) -> bool:
         """Whether everything there is to try was tried."""
         return EXHAUSTED in self._study.user_attrs
-
-    def go_on(self, trials: Iterable[str]) -> None:
-        """Say, after an interruption, which trials are still under way.
-
-        All others that the study holds as running were lost with the process that ran them; they are handed out again.
-        """
-        under_way = set(trials)
-        for number in self._lost.copy():
-            trial = self._trials()[number].user_attrs[TRIAL]
-            if trial in under_way:
-                self._lost.remove(number)
-                self._running[trial] = number
 
     def ask(self, trial: str) -> dict[str, Value] | None:
         """Settings for a new trial; None where there is nothing left to try, or nothing that is not running already."""

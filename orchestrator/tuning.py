@@ -1,13 +1,11 @@
-"""Ray Tune's part of a task: it runs the trials of the agenda, with its own state on disk."""
+"""Ray Tune's part of a task: it runs the trials of the agenda."""
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 from shutil import rmtree
 from typing import Any
 
-from ray import cloudpickle, tune
+from ray import tune
 
 from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.callback import SweepCallback
@@ -18,12 +16,16 @@ from stkd.orchestrator.trial import Trial, TrialPlan
 
 ENDLESS = -1
 """Trials that Tune may draw: the agenda says when it is over."""
+KEPT_POINTERS = 10
+"""Of each trial, to its checkpoints: after so many Tune stores the state of all trials at once, which nobody reads."""
 
 
 class Tuning:
-    """Runs a task's trials to their end, as many at a time as there is room for; what was begun is restored.
+    """Runs a task's trials to their end, as many at a time as there is room for; what was begun goes on.
 
     One run of Tune holds all phases, so that the processes of trials, with all that they have loaded, serve them all.
+    After an interruption Tune begins anew, whatever it had stored: results, study and the trials' own checkpoints hold
+    what was done, each as soon as it happened, and the agenda hands out what is left.
     `trainable` is what a trial is, set up with the plan as `Trial` is.
     """
 
@@ -44,22 +46,19 @@ class Tuning:
     def run(self) -> None:
         """Until the agenda is over, or the sweep is interrupted."""
         folder = self._plan.folder.tune
-        if is_restorable(folder):
-            tuner = tune.Tuner.restore(str(folder), trainable=self._trainable)
-        else:
-            rmtree(folder, ignore_errors=True)  # results, study and the trials' own checkpoints hold what was done
-            tuner = tune.Tuner(
-                self._trainable,
-                tune_config=tune.TuneConfig(
-                    num_samples=ENDLESS,
-                    search_alg=self._searcher,
-                    scheduler=scheduler(self._plan.space),
-                    reuse_actors=True,
-                    trial_name_creator=_trial_id,
-                    trial_dirname_creator=_trial_id,
-                ),
-                run_config=self._run_config(folder),
-            )
+        rmtree(folder, ignore_errors=True)
+        tuner = tune.Tuner(
+            self._trainable,
+            tune_config=tune.TuneConfig(
+                num_samples=ENDLESS,
+                search_alg=self._searcher,
+                scheduler=scheduler(self._plan.space),
+                reuse_actors=True,
+                trial_name_creator=_trial_id,
+                trial_dirname_creator=_trial_id,
+            ),
+            run_config=self._run_config(folder),
+        )
         with self._interruption.heard() if self._interruption else nullcontext():
             tuner.fit()
 
@@ -69,26 +68,9 @@ class Tuning:
             storage_path=str(folder.parent),
             callbacks=[self._callback],
             failure_config=tune.FailureConfig(max_failures=self._plan.space.trials.max_failures),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_POINTERS, checkpoint_frequency=1),
             verbose=0,
         )
-
-
-def is_restorable(folder: Path) -> bool:
-    """Whether Tune's state is there, and whole: Tune copies it to storage file by file, and is killed in between."""
-    experiments, generators, searchers, callbacks = (
-        sorted(folder.glob(pattern))
-        for pattern in ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl", "callback-*.pkl")
-    )
-    if not (experiments and generators and searchers):
-        return False
-    try:
-        json.loads(experiments[-1].read_text(encoding="utf-8"))
-        for path in (folder / "tuner.pkl", generators[-1], *callbacks[-1:]):
-            cloudpickle.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, EOFError, UnpicklingError):
-        return False
-    return True
 
 
 def _trial_id(trial: Any) -> str:

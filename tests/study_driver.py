@@ -1,6 +1,6 @@
 """A driver that searches with Tune and may be killed: run again on the same folder, it goes on.
 
-Prints, as JSON, what each trial reported last.
+Prints, as JSON, what each trial reported last that had not ended before.
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from ray import tune
@@ -18,7 +19,6 @@ from stkd.orchestrator.history import SCORE, WORST_SCORE
 from stkd.orchestrator.searching import StudySearcher
 from stkd.orchestrator.session import TUNE_SETTINGS
 from stkd.orchestrator.study import Settings, Study
-from stkd.orchestrator.tuning import is_restorable
 from stkd.search_spaces.distributions import Distribution, LogUniform, QUniform, Uniform
 
 TRIALS = 12
@@ -67,28 +67,25 @@ class Learner(tune.Trainable):  # type: ignore[misc]
 
 
 def main(folder: Path) -> None:
-    os.environ |= TUNE_SETTINGS | {"TUNE_GLOBAL_CHECKPOINT_S": "0.5"}
-    searcher = StudySearcher(Study(folder / "study.jsonl", ENDLESS, 0, effective), concurrent=lambda: 2)
+    os.environ |= TUNE_SETTINGS
+    study = Study(folder / "study.jsonl", ENDLESS, 0, effective)
+    rmtree(folder / "tune", ignore_errors=True)
     with Cluster():
-        if is_restorable(folder / "tune"):
-            tuner = tune.Tuner.restore(str(folder / "tune"), trainable=Learner)
-        else:
-            tuner = tune.Tuner(
-                Learner,
-                tune_config=tune.TuneConfig(
-                    num_samples=TRIALS,
-                    search_alg=searcher,
-                    scheduler=tune.schedulers.ASHAScheduler(metric=SCORE, mode="max", max_t=4, reduction_factor=2),
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=str(folder),
-                    checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
-                    verbose=0,
-                ),
-            )
-        results = tuner.fit()
+        results = tune.Tuner(
+            Learner,
+            tune_config=tune.TuneConfig(
+                num_samples=TRIALS - study.handed_out,
+                search_alg=StudySearcher(study, concurrent=lambda: 2),
+                scheduler=tune.schedulers.ASHAScheduler(metric=SCORE, mode="max", max_t=4, reduction_factor=2),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+                verbose=0,
+            ),
+        ).fit()
     last = {found.metrics["trial_id"]: found.metrics for found in results if found.metrics}
     print(json.dumps({name: {key: told[key] for key in (SCORE, "finished", "failure")} for name, told in last.items()}))
 

@@ -7,7 +7,7 @@ import pytest
 from sweeping import write_space
 
 from stkd.orchestrator.agenda import Agenda
-from stkd.orchestrator.phases import drawn, name_of, phase_of, role_of, values_of
+from stkd.orchestrator.phases import GOES_ON_WITH, drawn, name_of, phase_of, role_of, values_of
 from stkd.orchestrator.results import Phase, Status, TaskResults, TrialResult
 from stkd.orchestrator.searching import AgendaSearcher, SearchOnly, learning, scheduler
 from stkd.orchestrator.study import Study
@@ -104,16 +104,12 @@ def test_after_an_interruption_nothing_is_done_twice_or_left_out(space: Space, t
         name = sweep.begin()
         assert name
         sweep.end(name)
-    # one that Tune knows, and one that was lost with the process
-    under_way, lost = sweep.begin(), sweep.begin()
-    assert under_way
+    lost = {sweep.begin(), sweep.begin()} - {None}
+    assert lost
     resumed = Sweep(space, tmp_path, sweep.results)
     resumed.configs = sweep.configs
-    resumed.agenda.go_on({under_way: sweep.configs[under_way]})
-    resumed.end(under_way)
     resumed.run()
-    gone_on = {name_of(name, config) for name, config in resumed.configs.items() if name_of(name, config) != name}
-    assert gone_on == ({lost} if lost else set())
+    assert gone_on(resumed) == lost
     assert resumed.agenda.is_complete()
     assert {trial.status for trial in resumed.results.trials.values()} == {"finished"}
 
@@ -121,6 +117,28 @@ def test_after_an_interruption_nothing_is_done_twice_or_left_out(space: Space, t
         return sorted(trial.phase for trial in results.trials.values() if trial.status == "finished")
 
     assert done(resumed.results) == done(undisturbed.results)
+
+
+def gone_on(sweep: Sweep) -> set[str]:
+    return {config[GOES_ON_WITH] for config in sweep.configs.values() if GOES_ON_WITH in config}
+
+
+def test_what_the_study_knew_to_have_ended_and_the_results_did_not_goes_on(tmp_path: Path) -> None:
+    space = read_space(write_space(tmp_path, search=SEARCH, trials={"count": 2, "searcher": "optuna"}))
+    sweep = Sweep(space, tmp_path)
+    first, second = sweep.begin(), sweep.begin()
+    assert first
+    assert second
+    sweep.end(first)
+    sweep.end(second)
+    sweep.keep(second, "running")  # its last line was not written
+    resumed = Sweep(space, tmp_path, sweep.results)
+    resumed.configs = sweep.configs
+    assert not resumed.agenda.is_complete()
+    resumed.run()
+    assert gone_on(resumed) == {second}
+    assert [trial.status for trial in resumed.results.of_phase("search")] == ["finished", "finished"]
+    assert resumed.agenda.is_complete()
 
 
 def test_a_finished_task_is_complete_without_a_searcher(space: Space, tmp_path: Path) -> None:

@@ -197,8 +197,8 @@ def test_a_resume_counts_on() -> None:
     known = {name: trial(name, 9, status="finished") for name in "abc"} | {"d": trial("d", 2)}
     console = Console(file=io.StringIO(), width=200)
     display = Observers(people_watching(console, space(), known))
-    display.trial_started(known["d"])  # restored before the phase is told of
     display.phase_started("search", 50)
+    display.trial_started(known["d"])
     display.trial_ended(trial("d", 9, status="finished"))
     assert isinstance(console.file, io.StringIO)
     assert "trials: 3 of 50 done, 1 running" in console.file.getvalue()
