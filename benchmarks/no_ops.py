@@ -29,7 +29,7 @@ from stkd.orchestrator.study import Study
 from stkd.orchestrator.sweep import TRACKING_SECONDS
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
 from stkd.orchestrator.trial import TrialPlan
-from stkd.orchestrator.tuning import Tuning
+from stkd.orchestrator.tuning import KEPT_POINTERS, Tuning
 from stkd.trainers.specs import EpochReport
 
 BARE_SEARCH = {
@@ -142,7 +142,7 @@ class Contest:
             run_config=tune.RunConfig(
                 name=f"bare-{time()}",
                 storage_path=str(self._prepared.storage.root),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=KEPT_POINTERS, checkpoint_frequency=1),
                 verbose=0,
             ),
         ).fit()

@@ -227,10 +227,7 @@ class ResultsFile:
         for path in sorted(self._sessions.glob("*.json")):
             session = Session(**json.loads(path.read_text(encoding="utf-8")))
             results.sessions[session.begun] = session
-        if not self._path.exists():
-            return results
-        for line in self._path.read_text(encoding="utf-8").split("\n")[:-1]:
-            record = json.loads(line)
+        for record in self._records():
             match record.pop("kind"):
                 case "stage":
                     results.stages[record["name"]] = StageResult(**record)
@@ -243,6 +240,15 @@ class ResultsFile:
                 case "evidence":
                     results.evidence = Evidence.from_record(record)
         return results
+
+    def course(self) -> list[TrialResult]:
+        """Each trial as it was at each of its events, in the order in which these came."""
+        return [TrialResult(**record) for record in self._records() if record.pop("kind") == "trial"]
+
+    def _records(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        return [json.loads(line) for line in self._path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def read_results(sweep: SweepFolder) -> dict[str, TaskResults]:

@@ -1,6 +1,6 @@
 """Ray Tune's searcher and scheduler: who says which trial comes next, and which of them ends early."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.history import SCORE
 from stkd.orchestrator.interruption import is_asked
 from stkd.orchestrator.phases import phase_of
+from stkd.orchestrator.results import TrialResult
 from stkd.orchestrator.study import Study
 from stkd.search_spaces.schema import Space
 
@@ -140,6 +141,17 @@ def learning(space: Space) -> bool:
 class SearchOnly(ASHAScheduler):  # type: ignore[misc]
     """Stops weak trials of the search early, and lets all others run to their end."""
 
+    def remember(self, course: Sequence[TrialResult]) -> None:
+        """Compare with the trials that had ended before an interruption, by the scores that they had epoch by epoch."""
+        ended = {trial.trial for trial in course if trial.phase == "search" and trial.status != "running"}
+        for trial in course:
+            if trial.trial in ended and trial.metrics:
+                report = {"training_iteration": trial.epochs, SCORE: trial.metrics[SCORE]}
+                known = Trial(self.__class__.__name__, trial_id=trial.trial, stub=True)
+                super().on_trial_add(None, known)
+                super().on_trial_result(None, known, report)
+                super().on_trial_remove(None, known)
+
     @override
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Only the search's trials are compared."""
@@ -185,12 +197,12 @@ class InterruptibleSearch(Interruptible, SearchOnly):
     """Both."""
 
 
-def scheduler(space: Space) -> TrialScheduler:
-    """Who stops weak trials early."""
+def scheduler(space: Space, course: Sequence[TrialResult] = ()) -> TrialScheduler:
+    """Who stops weak trials early; `course` is what the results have from before an interruption, event by event."""
     rules = space.trials.scheduler
     if rules is None:
         return Interruptible()
-    return InterruptibleSearch(
+    asha = InterruptibleSearch(
         time_attr="training_iteration",
         metric=SCORE,
         mode="max",
@@ -198,3 +210,5 @@ def scheduler(space: Space) -> TrialScheduler:
         grace_period=rules.asha.grace_period,
         reduction_factor=rules.asha.reduction_factor,
     )
+    asha.remember(course)
+    return asha

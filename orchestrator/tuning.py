@@ -11,6 +11,7 @@ from stkd.orchestrator.agenda import Agenda
 from stkd.orchestrator.callback import SweepCallback
 from stkd.orchestrator.hosting import Room, trial_request
 from stkd.orchestrator.interruption import Interruption
+from stkd.orchestrator.results import ResultsFile
 from stkd.orchestrator.searching import AgendaSearcher, scheduler
 from stkd.orchestrator.trial import Trial, TrialPlan
 
@@ -52,7 +53,7 @@ class Tuning:
             tune_config=tune.TuneConfig(
                 num_samples=ENDLESS,
                 search_alg=self._searcher,
-                scheduler=scheduler(self._plan.space),
+                scheduler=scheduler(self._plan.space, ResultsFile(self._plan.folder.results).course()),
                 reuse_actors=True,
                 trial_name_creator=_trial_id,
                 trial_dirname_creator=_trial_id,

@@ -168,11 +168,33 @@ def test_a_grid_is_all_its_points_and_chance_is_seeded(tmp_path: Path) -> None:
         random.with_values(trial.values)
 
 
-def test_only_trials_of_the_search_are_stopped_early(space: Space) -> None:
-    class TuneTrial:
-        def __init__(self, trial_id: str, config: dict[str, Any]) -> None:
-            self.trial_id, self.config = trial_id, config
+class TuneTrial:
+    def __init__(self, trial_id: str, config: dict[str, Any]) -> None:
+        self.trial_id, self.config = trial_id, config
 
+
+def test_early_stopping_remembers_what_had_ended_before_an_interruption(space: Space) -> None:
+    def at(trial: str, epochs: int, score: float, status: Status = "running", phase: Phase = "search") -> TrialResult:
+        return TrialResult(trial, {}, status, phase, epochs=epochs, metrics={"best_score": score} if epochs else {})
+
+    course = [
+        at("a", 0, 0.0),
+        at("a", 1, 0.7),
+        at("b", 1, 0.8),
+        at("a", 1, 0.7, "stopped"),
+        at("b", 2, 0.9, "finished"),
+    ]
+    course += [at("c", 1, 0.1, "finished", phase="control"), at("d", 1, 0.1)]
+    report = {"training_iteration": 1, "best_score": 0.75}
+    decisions = []
+    for before in ([], course, course[-2:]):
+        asha, trial = scheduler(space, before), TuneTrial("goes on with d", {})
+        asha.on_trial_add(None, trial)
+        decisions.append(asha.on_trial_result(None, trial, report))
+    assert decisions == ["CONTINUE", "STOP", "CONTINUE"]
+
+
+def test_only_trials_of_the_search_are_stopped_early(space: Space) -> None:
     asha = scheduler(space)
     assert isinstance(asha, SearchOnly)
     control = {"planned": {"phase": "control", "role": "no teacher", "values": {}}}
