@@ -19,7 +19,7 @@ from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import name_of, phase_of, role_of, values_of
 from stkd.orchestrator.results import Status, TrialResult
-from stkd.orchestrator.stages import loss_in_words
+from stkd.orchestrator.stages import GONE, loss_in_words
 from stkd.orchestrator.waiting import Queue
 from stkd.search_spaces.schema import Space
 from stkd.trainers.stopwatch import from_metrics
@@ -170,7 +170,7 @@ def failure_reason(error: Exception | None) -> str:
     if error is None:
         return "no reason was recorded"
     cause: BaseException = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, RayActorError) and not cause.actor_init_failed:
+    if isinstance(cause, GONE) and not (isinstance(cause, RayActorError) and cause.actor_init_failed):
         return f"a process of it is gone: {loss_in_words(cause)}"
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[-1].strip()}" if lines else type(cause).__name__

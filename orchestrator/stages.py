@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from stkd.orchestrator.artifacts import ArtifactStore, MadeWith, seconds_of, write_json
 from stkd.orchestrator.events import Observer
@@ -27,6 +27,9 @@ METRICS = "metrics.json"
 DENSE = "dense"
 """Names the mask that removes nothing."""
 T = TypeVar("T")
+
+GONE = (RayActorError, OutOfMemoryError)
+"""What Ray raises where a process is gone; the second where its memory monitor ended it."""
 CallGang = Callable[..., Any]
 """Runs a worker's method on all ranks: `call(method, *arguments)`."""
 
@@ -280,15 +283,15 @@ def ray_caller(host: Any, lost: Callable[[], object] = lambda: None) -> CallGang
     def call(method: str, *arguments: Any) -> Any:
         try:
             return ray.get(host.call.remote(method, *arguments))
-        except RayActorError as error:
-            if error.actor_init_failed:
+        except GONE as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
                 raise
             lost()
             raise LostError(f"a process of it is gone: {loss_in_words(error)}") from error
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from error
-            if isinstance(error.cause, RayActorError):
+            if isinstance(error.cause, GONE):
                 lost()
                 raise LostError(f"a process of it is gone: {loss_in_words(error.cause)}") from error
             raise
@@ -296,8 +299,10 @@ def ray_caller(host: Any, lost: Callable[[], object] = lambda: None) -> CallGang
     return call
 
 
-def loss_in_words(error: RayActorError) -> str:
+def loss_in_words(error: Exception) -> str:
     """Why a process is gone, as far as Ray knows."""
+    if "running low on memory" in str(error):
+        return "its host ran low on memory, and Ray ended it"
     if "node has died" in str(error) or "node was terminated" in str(error):
         return "its host was lost"
     return "it was killed, as the system does where memory runs out, or its host was"  # which Ray learns later

@@ -14,6 +14,7 @@ from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.results import ResultsFile
 from stkd.orchestrator.searching import AgendaSearcher, scheduler
 from stkd.orchestrator.trial import Trial, TrialPlan
+from stkd.orchestrator.tune_actors import losing_no_more_than_a_trial
 
 ENDLESS = -1
 """Trials that Tune may draw: the agenda says when it is over."""
@@ -60,7 +61,7 @@ class Tuning:
             ),
             run_config=self._run_config(folder),
         )
-        with self._interruption.heard() if self._interruption else nullcontext():
+        with self._interruption.heard() if self._interruption else nullcontext(), losing_no_more_than_a_trial():
             tuner.fit()
 
     def _run_config(self, folder: Path) -> tune.RunConfig:

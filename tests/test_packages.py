@@ -37,6 +37,7 @@ IMPORTERS = {
         "orchestrator/callback.py",
         "orchestrator/searching.py",
         "orchestrator/trial.py",
+        "orchestrator/tune_actors.py",
         "orchestrator/tuning.py",
     },
 }

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+from ray.exceptions import OutOfMemoryError
 from rich.console import Console
 from stored import store, trial
 
@@ -117,6 +118,8 @@ def test_describe() -> None:
 def test_failure_reason_is_the_last_line_of_the_cause() -> None:
     assert failure_reason(RuntimeError("a\n  b \n")) == "RuntimeError: b"
     assert failure_reason(None) == "no reason was recorded"
+    gone = failure_reason(OutOfMemoryError("1 worker(s) were killed due to the node running low on memory."))
+    assert gone == "a process of it is gone: its host ran low on memory, and Ray ended it"
 
 
 def test_a_narrow_screen_gets_whole_lines() -> None:

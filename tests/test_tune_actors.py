@@ -1,0 +1,78 @@
+"""A trial whose process is ended by Ray's memory monitor is tried again, and the others go on."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+from ray.exceptions import OutOfMemoryError
+
+from stkd.cluster.cluster import Cluster
+from stkd.orchestrator.callback import failure_reason
+from stkd.orchestrator.session import TUNE_SETTINGS
+from stkd.orchestrator.tune_actors import losing_no_more_than_a_trial
+
+pytestmark = pytest.mark.slow
+STEPS = 3
+LOW = "1 worker(s) were killed due to the node running low on memory."
+
+
+class Counter(tune.Trainable):  # type: ignore[misc]
+    def setup(self, config: dict[str, Any]) -> None:
+        self.count = 0
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(0.1)
+        self.count += 1
+        return {"count": self.count, "number": self.config["number"], "done": self.count == STEPS}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        (Path(checkpoint_dir) / "count").write_text(str(self.count))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        self.count = int((Path(checkpoint_dir) / "count").read_text())
+
+
+class Monitor:
+    """Says of the first trial's second result that its process was ended, so many times."""
+
+    def __init__(self, times: int, patch: pytest.MonkeyPatch) -> None:
+        self.left, self._get = times, ray.get
+        patch.setattr(ray, "get", self.get)
+
+    def get(self, *arguments: Any, **options: Any) -> Any:
+        found = self._get(*arguments, **options)
+        if self.left and isinstance(found, dict) and (found.get("number"), found.get("count")) == (1, 2):
+            self.left -= 1
+            raise OutOfMemoryError(LOW)
+        return found
+
+
+@pytest.mark.parametrize(("times", "failed"), [(1, 0), (2, 1)])
+def test_low_memory_costs_a_trial_and_no_sweep(
+    times: int, failed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in TUNE_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    with Cluster(), losing_no_more_than_a_trial():
+        monitor = Monitor(times, monkeypatch)
+        found = tune.Tuner(
+            Counter,
+            param_space={"number": tune.grid_search([1, 2])},
+            run_config=tune.RunConfig(
+                storage_path=str(tmp_path),
+                failure_config=tune.FailureConfig(max_failures=1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+                verbose=0,
+            ),
+        ).fit()
+    assert monitor.left == 0
+    assert (len(found), found.num_errors) == (2, failed)
+    ended = {result.config["number"]: result for result in found}
+    assert ended[2].metrics["count"] == STEPS
+    if failed:
+        assert "low on memory" in failure_reason(ended[1].error)
+    else:
+        assert ended[1].metrics["count"] == STEPS
