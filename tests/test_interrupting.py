@@ -30,6 +30,12 @@ class Listener(Observer):
         self.told.append((running, at_once))
 
 
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No interruption outlives its test: schedulers of later ones would stop by it."""
+    monkeypatch.setattr(Interruption, "active", None)
+
+
 def test_once_waits_for_what_runs_twice_for_nothing_and_then_everything_ends() -> None:
     listener, ends = Listener(), []
     interruption = Interruption(listener)

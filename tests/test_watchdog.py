@@ -136,6 +136,7 @@ def test_who_is_no_more_waits_for_no_storage(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(hearts, "beats", lambda: [waiting])
     monkeypatch.setattr(hearts, "unborn", lambda beats: [])
     monkeypatch.setattr(hearts, "living_processes", lambda: living)
+    monkeypatch.setattr(hearts, "forget", lambda beat: None)  # it asks Ray, which would begin a cluster of its own
     watchdog = Watchdog(AFTER, 60.0, told.append)
     for second in range(100):
         if second == 50:
@@ -151,6 +152,7 @@ def test_where_storage_refuses_for_too_long_no_trial_is_waited_for(monkeypatch: 
     sent: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
     monkeypatch.setattr(PATIENCE, "seconds", 60.0)
+    monkeypatch.setattr(Interruption, "active", None)  # which is this test's, and no later one's
     told: list[str] = []
     watchdog, interruption = Watchdog(AFTER, 60.0, told.append), Interruption(Observer())
     with interruption.heard():
