@@ -1,6 +1,6 @@
 """A sweep over many nodes: raylets of this machine with one CPU each, trials that compute nothing, everything recorded.
 
-    python benchmarks/many_nodes.py                               # 8, 16 and 32 nodes, 2,000 trials each; 32 GB
+    python benchmarks/many_nodes.py                             # 8, 16, 32 nodes, 2,000 trials each; 32 need over 24 GB
     python benchmarks/many_nodes.py --nodes 3 --trials 24 --out DIR   # shows that it runs
 
 The nodes share this machine's cores: how many trials they do a minute says little, how that changes with nodes and

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from ray import cloudpickle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from typing_extensions import override
@@ -19,7 +19,7 @@ from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.phases import name_of, phase_of, role_of, values_of
 from stkd.orchestrator.results import Status, TrialResult
-from stkd.orchestrator.stages import GONE, loss_in_words
+from stkd.orchestrator.stages import is_gone, loss_in_words
 from stkd.orchestrator.waiting import Queue
 from stkd.search_spaces.schema import Space
 from stkd.trainers.stopwatch import from_metrics
@@ -170,7 +170,7 @@ def failure_reason(error: Exception | None) -> str:
     if error is None:
         return "no reason was recorded"
     cause: BaseException = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, GONE) and not (isinstance(cause, RayActorError) and cause.actor_init_failed):
+    if is_gone(cause):
         return f"a process of it is gone: {loss_in_words(cause)}"
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[-1].strip()}" if lines else type(cause).__name__

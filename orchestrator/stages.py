@@ -284,7 +284,7 @@ def ray_caller(host: Any, lost: Callable[[], object] = lambda: None) -> CallGang
         try:
             return ray.get(host.call.remote(method, *arguments))
         except GONE as error:
-            if isinstance(error, RayActorError) and error.actor_init_failed:
+            if not is_gone(error):
                 raise
             lost()
             raise LostError(f"a process of it is gone: {loss_in_words(error)}") from error
@@ -299,7 +299,12 @@ def ray_caller(host: Any, lost: Callable[[], object] = lambda: None) -> CallGang
     return call
 
 
-def loss_in_words(error: Exception) -> str:
+def is_gone(error: BaseException) -> bool:
+    """Whether a process that had begun is gone; one that never began has an error of its own to tell."""
+    return isinstance(error, GONE) and not (isinstance(error, RayActorError) and error.actor_init_failed)
+
+
+def loss_in_words(error: BaseException) -> str:
     """Why a process is gone, as far as Ray knows."""
     if "running low on memory" in str(error):
         return "its host ran low on memory, and Ray ended it"
