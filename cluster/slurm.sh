@@ -37,8 +37,8 @@ if importlib.util.find_spec("grpc"):
         probe.bind(("", 0))
         print(f"--ray-client-server-port={probe.getsockname()[1]}")
 ')
-# also where Slurm ends everything at once, a node's folder goes with its Ray
-tidily='trap : TERM; "${@:2}" & wait; wait; rm -rf -- "$1"'
+# also where Slurm ends everything at once, a node's folder goes with its Ray; each of its signals ends a `wait`, not Ray
+tidily='trap : TERM; "${@:2}" & while kill -0 $! 2> /dev/null; do wait $!; done; rm -rf -- "$1"'
 ray_options=(
   --block "--temp-dir=$ray_folder" --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0
   "--num-cpus=$SLURM_CPUS_PER_TASK" "--num-gpus=${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=4000000000

@@ -137,9 +137,11 @@ def test_a_cancelled_job_leaves_nothing_and_does_not_come_back(job: Job) -> None
     process = job.start(seconds=600)
     job.wait_for_the_sweep(process)
     token = next(each.environ()["RAY_AUTH_TOKEN"] for each in job.processes() if "RAY_AUTH_TOKEN" in each.environ())
-    for each in job.processes():  # as scancel does: all of the job at once
-        with suppress(psutil.Error):
-            each.terminate()
+    for _ in range(3):  # as scancel does: all of the job at once, while the script ends its steps by itself
+        for each in job.processes():
+            with suppress(psutil.Error):
+                each.terminate()
+        time.sleep(0.2)
     assert process.wait(WAIT_SECONDS) != 0
     assert not job.requeued
     assert not job.processes()
