@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.state import available_resources_per_node
 from ray.util import placement_group_table
+from typing_extensions import override
 
 from stkd.cluster.capacity import Capacity, Limits, Machine, Request
 from stkd.cluster.each_node import check_shared
@@ -24,6 +25,8 @@ from stkd.cluster.wheel import build_wheel
 
 LOOPBACK = "127.0.0.1"
 HEAD = "node:__internal_head__"
+PATIENCE, LOST_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", "10"
+"""After how long Ray ends a driver whose local Ray is gone: as long as it waits, nothing interrupts it."""
 
 
 class Cluster:
@@ -90,19 +93,42 @@ class Cluster:
         return hosted_gang(member, request, waits)
 
 
+class _GroupOfItsOwn(services.ConsolePopen):  # type: ignore[misc]
+    """A process of Ray's that a signal to the command's whole group, as `timeout` sends, does not end."""
+
+    @override
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, process_group=0, **options)
+
+
+@contextmanager
+def _tied_to_the_command() -> Iterator[None]:
+    """What Ray starts meanwhile is ended by Ray alone; and where it is lost, the command does not wait long."""
+    popen, patience = services.ConsolePopen, os.environ.get(PATIENCE)
+    services.ConsolePopen = _GroupOfItsOwn
+    os.environ.setdefault(PATIENCE, LOST_SECONDS)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
+        if patience is None:
+            del os.environ[PATIENCE]
+
+
 @contextmanager
 def _local() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # As on a Mac: else Ray takes the address that others see for 127.0.0.1, and any other has it listen everywhere
     ray_constants.ENABLE_RAY_CLUSTER = False
     with token_of_its_own():
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address=LOOPBACK,
-        )
+        with _tied_to_the_command():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address=LOOPBACK,
+            )
         try:
             yield
         finally:

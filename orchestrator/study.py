@@ -1,7 +1,7 @@
 """A task's study: the settings that were tried and what came of them, and from these the settings to try next."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import InMemoryStorage, JournalStorage
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from typing_extensions import override
 
+from stkd.orchestrator.sampling import Guided, View
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform, Value
 from stkd.trainers.patience import patiently
 
@@ -28,8 +29,6 @@ Effective = Callable[[Settings], str]
 
 NAME = "students"
 TRIAL, EFFECTIVE, DUPLICATE_OF, EXHAUSTED = "trial", "effective", "duplicate_of", "exhausted"
-STARTUP = 5
-"""Trials whose settings are drawn by chance, before there is something to learn from: sweeps are short."""
 GUIDED, RANDOM = 10, 10
 """How often the sampler is asked for settings that are new, and how often chance after it."""
 LARGEST_FINITE = 2_000
@@ -63,11 +62,13 @@ class Study:
         self._study = optuna.create_study(
             storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True
         )
-        handed_out = [trial for trial in self._trials() if TRIAL in trial.user_attrs]
+        trials = self._trials()
+        self._count = len(trials)
+        handed_out = [trial for trial in trials if TRIAL in trial.user_attrs]
         self._known = {trial.user_attrs[EFFECTIVE]: trial.number for trial in reversed(handed_out)}
         self._lost = [trial.number for trial in handed_out if trial.state is TrialState.RUNNING]
         self._handed_out = len(handed_out)
-        self._view = View(self._trials())
+        self._view = View(trials, self._distributions)
         self._running: dict[str, int] = {}
         self._all_known = False
 
@@ -96,7 +97,7 @@ class Study:
             if not self._running:
                 self._study.set_user_attr(EXHAUSTED, True)
             return None
-        key, number = self._key(settings), len(self._trials())
+        key, number = self._key(settings), self._count
         self._add(self._record(settings, {TRIAL: trial, EFFECTIVE: key}, TrialState.RUNNING))
         self._handed_out += 1
         self._running[trial] = number
@@ -130,7 +131,8 @@ class Study:
 
     def _add(self, record: FrozenTrial) -> None:
         self._study.add_trial(record)
-        self._view.add(record)
+        self._view.add(self._count, record)
+        self._count += 1
 
     def _hand_out_again(self, trial: str, number: int) -> dict[str, Value]:
         self._storage.set_trial_user_attr(self._id(number), TRIAL, trial)
@@ -139,11 +141,13 @@ class Study:
 
     def _choose(self) -> Settings | None:
         """New settings; where none are found, None if all are known, else the last ones found, known as they are."""
-        number = len(self._trials())
+        number = self._count
         settings: Settings | None = None
+        if self._view.is_outgrown(number):
+            self._view = View(self._trials(), self._distributions)
         self._view.forget()
         for sampler in self._samplers(number):
-            settings = self._clean(self._view.ask(sampler, self._distributions))
+            settings = self._clean(self._view.ask(sampler))
             twin = self._known.get(self._key(settings))
             if twin is None:
                 return settings
@@ -152,15 +156,10 @@ class Study:
         return self._untried(number) if self._finite else settings
 
     def _samplers(self, number: int) -> Iterator[BaseSampler]:
-        """One for each attempt to find settings for a trial, seeded by both: a study resumed goes on as it would have.
-
-        What runs, or was asked for in vain, counts as bad (`constant_liar`), so that trials side by side spread. Keys
-        are drawn together (`multivariate`): lambda, for one, means the less the less is removed.
-        """
+        """One an attempt to find settings for a trial, seeded by both: a study resumed goes on as it would have."""
         for attempt in range(GUIDED + (0 if self._finite else RANDOM)):
             seed = int(np.random.SeedSequence((self._seed, number, attempt)).generate_state(1)[0])
-            guided = TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=True)
-            yield guided if attempt < GUIDED else RandomSampler(seed)
+            yield Guided(self._distributions, seed) if attempt < GUIDED else RandomSampler(seed)
 
     def _repeat(self, settings: Settings, known: FrozenTrial) -> bool:
         """Tell the study of settings what is known of their twin; nothing while that runs, or if they were told of."""
@@ -210,45 +209,6 @@ class Study:
     def _id(self, number: int) -> int:
         study = self._storage.get_study_id_from_name(NAME)
         return int(self._storage.get_trial_id_from_study_id_trial_number(study, number))
-
-
-class View:
-    """The study's trials in memory, where samplers are asked: what is only asked for leaves no trace on disk.
-
-    It is kept up to date trial by trial: copying them all for each question takes longer than the answer. What was
-    asked for runs here, until it is forgotten.
-    """
-
-    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
-        self._storage = InMemoryStorage()
-        self._study = optuna.create_study(storage=self._storage, direction="maximize")
-        self._ids: list[int] = []
-        self._asked: list[optuna.Trial] = []
-        for trial in trials:
-            self.add(trial)
-
-    def add(self, trial: FrozenTrial) -> None:
-        """Take the study's next trial, as it is."""
-        self._ids.append(self._storage.create_new_trial(self._study._study_id, trial))
-
-    def report(self, number: int, epoch: int, score: float) -> None:
-        """A running trial has a score."""
-        self._storage.set_trial_intermediate_value(self._ids[number], epoch, score)
-
-    def tell(self, number: int, score: float | None, state: TrialState) -> None:
-        """A running trial has ended."""
-        self._study.tell(self._storage.get_trial(self._ids[number]).number, score, state)
-
-    def ask(self, sampler: BaseSampler, distributions: Mapping[str, BaseDistribution]) -> dict[str, Value]:
-        """What the sampler would try next."""
-        self._study.sampler = sampler
-        self._asked.append(self._study.ask(dict(distributions)))
-        return dict(self._asked[-1].params)
-
-    def forget(self, count: int | None = None) -> None:
-        """Count what was asked for last, so many times or always, as failed, which samplers leave out."""
-        for _ in range(len(self._asked) if count is None else count):
-            self._study.tell(self._asked.pop(), state=TrialState.FAIL)
 
 
 class WholeLines(JournalFileBackend):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """What Ctrl-C does: by itself, and to a real sweep in a real terminal, with what a person sees there."""
 
 import json
+import os
 import signal
 import subprocess
 from collections import Counter
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from sweeping import STKD, TIMEOUT, environment, write_space
 from terminal import Terminal
+from victims import begun
 
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.interruption import Interruption, is_asked
@@ -140,6 +142,20 @@ def test_ctrl_c_once_and_twice_and_a_resume_that_trains_no_epoch_again(storage: 
     ]
     assert repeated == []
     assert {trial.status for trial in trials(storage).values()} <= {"finished", "stopped"}
+
+
+@pytest.mark.cluster
+def test_a_signal_to_all_of_the_command_ends_it_as_ctrl_c_does(storage: Storage) -> None:
+    """As `timeout` and service managers send it; Ray would not finish anything if it heard that, too."""
+    space = storage.root.parent / "space.yaml"
+    with begun(space.parent, "--space", str(space)) as driver:
+        driver.wait_until(lambda: epochs_seen(storage) >= 3)
+        os.killpg(driver.process.pid, signal.SIGTERM)
+        said = driver.finish(130)
+    assert "so that a resume loses nothing" in said
+    assert f"--resume {storage.find_sweep().sweep_id}" in said
+    assert any(trial.status == "running" and 0 < trial.epochs < EPOCHS for trial in trials(storage).values())
+    assert set(trained(storage.find_sweep()).values()) == {1}
 
 
 def stop_with_once(terminal: Terminal, storage: Storage) -> None:

@@ -16,6 +16,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy i
 EPOCHS = 12
 LONG = 60
 """Epochs of a trial that is disturbed twice."""
+ROOM = 4 << 30
+"""Bytes that a host has left before it counts as low on memory."""
+PIECE = 64 << 20
 TRAINING = {"epochs": EPOCHS, "max_length": 32, "learning_rate": 1.0e-3}
 MEMBER, TRIAL, STAGE = "_MemberActor", "ResourceTrainable", "GangHost"
 
@@ -104,4 +107,33 @@ def test_a_trial_that_may_not_fail_fails_with_its_reason(tmp_path: Path, out_of_
     (failed,) = (trial for trial in results.trials.values() if trial.status == "failed")
     assert failed.reason.startswith("a process of it is gone: it was killed, as the system does where memory runs out")
     assert len([trial for trial in results.trials.values() if trial.status == "finished"]) == 3
+    assert_one_run_each(local_runs(tmp_path), results)
+
+
+@pytest.mark.cluster
+def test_a_host_that_runs_low_on_memory_costs_a_trial_little(tmp_path: Path) -> None:
+    trials = {"count": 2, "searcher": "grid", "scheduler": None, "concurrent": 1, "max_failures": 3}
+    search = {"sparsity": {"choice": [0.3, 0.5]}}
+    space = write_space(tmp_path, search=search, trials=trials, training=TRAINING | {"epochs": LONG}, controls=False)
+    memory = psutil.virtual_memory()
+    low = (memory.total - memory.available + ROOM) / memory.total
+    with begun(tmp_path, "--space", str(space), RAY_memory_usage_threshold=str(low)) as driver:
+        driver.wait_until(lambda: epochs_of(tmp_path) >= 2)
+        (trial,) = driver.processes(TRIAL)
+        taken: list[bytearray] = []
+
+        def ended_for_its_memory() -> bool:
+            if trial.is_running() and trial.status() != psutil.STATUS_ZOMBIE:
+                taken.append(bytearray(b"x") * PIECE)
+                assert len(taken) * PIECE < 2 * ROOM, "Ray's memory monitor does nothing"
+            return not trial.is_running()
+
+        driver.wait_until(ended_for_its_memory, pause=0.1)
+        taken.clear()
+        driver.finish()
+    results = results_of(tmp_path)
+    assert [each.status for each in results.trials.values()] == ["finished", "finished"]
+    assert [each.epochs for each in results.trials.values()] == [LONG, LONG]
+    assert sum(each.lost > 0 for each in results.trials.values()) == 1
+    assert_little_was_lost(tmp_path)
     assert_one_run_each(local_runs(tmp_path), results)

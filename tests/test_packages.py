@@ -32,7 +32,7 @@ IMPORTERS = {
     "mlflow": {"orchestrator/mlflow_models.py", "orchestrator/mlflow_store.py", "orchestrator/registry.py"},
     "onnx_ir": {"trainers/onnx_models.py"},
     "onnxruntime": {"trainers/onnx_models.py"},
-    "optuna": {"orchestrator/importance.py", "orchestrator/study.py"},
+    "optuna": {"orchestrator/importance.py", "orchestrator/sampling.py", "orchestrator/study.py"},
     "ray.tune": {
         "orchestrator/callback.py",
         "orchestrator/searching.py",

@@ -9,13 +9,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
+from studies import asked, new_study, run, stored
 from study_driver import ENDLESS, TRIALS, effective, score
 from sweeping import environment
 from tiny import REGRESSION, TASK
@@ -25,7 +23,7 @@ from stkd.orchestrator.history import SCORE, WORST_SCORE
 from stkd.orchestrator.layout import Storage, TaskFolder
 from stkd.orchestrator.searching import StudySearcher
 from stkd.orchestrator.stages import Shared, StudentStages
-from stkd.orchestrator.study import DUPLICATE_OF, NAME, TRIAL, Settings, Study
+from stkd.orchestrator.study import DUPLICATE_OF, TRIAL, Study
 from stkd.orchestrator.trial import TrialPlan
 from stkd.search_spaces.distributions import Choice, Distribution, LogUniform, QUniform, RandInt, Uniform
 from stkd.search_spaces.reading import read_space
@@ -37,36 +35,6 @@ FINITE: Mapping[str, Distribution] = {
     "sparsity": Choice(choice=(0.0, 0.5)),
 }
 DENSE: Mapping[str, Distribution] = {"interpolation": FINITE["interpolation"], "sparsity": Choice(choice=(0.0,))}
-
-
-def new_study(folder: Path, search: Mapping[str, Distribution] = ENDLESS, seed: int = 0) -> Study:
-    return Study(folder / "study.jsonl", search, seed, effective)
-
-
-def stored(study: Study) -> list[FrozenTrial]:
-    """The trials as another program reads them from the file."""
-    storage = JournalStorage(JournalFileBackend(str(study.path)))
-    trials: list[FrozenTrial] = optuna.load_study(study_name=NAME, storage=storage).trials
-    return trials
-
-
-def asked(study: Study, trial: str) -> Settings:
-    settings = study.ask(trial)
-    assert settings is not None
-    return settings
-
-
-def run(study: Study, trials: range) -> list[Settings]:
-    """Run trials one after the other: every third is stopped early."""
-    drawn = []
-    for number in trials:
-        drawn.append(asked(study, f"t{number}"))
-        study.report(f"t{number}", 1, score(drawn[-1]) - 0.1)
-        if number % 3 == 2:
-            study.prune(f"t{number}")
-        else:
-            study.complete(f"t{number}", score(drawn[-1]))
-    return drawn
 
 
 # States

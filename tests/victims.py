@@ -56,13 +56,13 @@ def _title(process: psutil.Process) -> str:
 
 
 @contextmanager
-def begun(folder: Path, *options: str) -> Iterator[Driver]:
-    """`stkd sweep` with these options; killed if it is still there at the end."""
+def begun(folder: Path, *options: str, **variables: str) -> Iterator[Driver]:
+    """`stkd sweep` with these options and variables; killed if it is still there at the end."""
     log = folder / "driver.log"
     command = [*STKD, "sweep", *options]
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, env=environment(), stdout=output, stderr=output, text=True, start_new_session=True
+            command, env=environment() | variables, stdout=output, stderr=output, text=True, start_new_session=True
         )
     with ended(Driver(process, log)) as driver:
         yield driver
