@@ -21,7 +21,7 @@ class Observer:
         """Work waits for room in the cluster; told again when the reason changes."""
 
     def warned(self, text: str) -> None:
-        """Something is wrong, and is being seen to; told from any thread."""
+        """Something is wrong, and is being seen to, or is for the user to see to; told from any thread."""
 
     def stage_epoch(self, stage: str, epoch: int, epochs: int, report: Mapping[str, float]) -> None:
         """A stage that trains has finished an epoch."""

@@ -12,6 +12,7 @@ from stkd.orchestrator.cost_book import CostBook
 from stkd.orchestrator.effective import EffectiveSettings
 from stkd.orchestrator.events import Observers, ResultsObserver
 from stkd.orchestrator.evidence import chosen_trial
+from stkd.orchestrator.guessing import Guessing
 from stkd.orchestrator.hosting import Room, stage_host, trial_request
 from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.layout import Storage, SweepFolder
@@ -89,11 +90,14 @@ class TaskSweep:
 
     def _run(self) -> bool:
         shared = self._stages()
+        guessing = Guessing(self._space, self._data)
+        self._warn(guessing.of_trial_student(self._results()))
         if self._space.resources.pack:
             self._space = packed(self._space, self._data.task, shared, self._store, self._observer, self._cluster)
             self._room = Room(self._space, self._cluster)
         if not self._trials(shared):
             return False
+        self._warn(guessing.of_search(self._results()))
         shutil.rmtree(self._folder.all_checkpoints, ignore_errors=True)  # what was written as its trial was stopped
         self._observer.testing_started()
         with stage_host(self._space, self._cluster, self._observer) as host:
@@ -111,6 +115,10 @@ class TaskSweep:
         if account is not None:
             self._recorder.record_account(account)
         return True
+
+    def _warn(self, text: str | None) -> None:
+        if text:
+            self._observer.warned(text)
 
     def _stages(self) -> Shared:
         with stage_host(self._space, self._cluster, self._observer) as host:

@@ -39,6 +39,24 @@ def evaluate(task: Task, logits: Array, labels: Array) -> dict[str, float]:
     return values | {"score": sum(values.values()) / len(values)}
 
 
+def guessing_score(task: Task, labels: Array) -> float:
+    """Return the best score of a model that gives every example the same answer.
+
+    Args:
+        task: decides which metrics there are.
+        labels: as for `evaluate`.
+
+    """
+    match task.kind:
+        case "regression":
+            answers = np.zeros((1, 1))
+        case "multilabel":
+            answers = np.stack([labels.mean(axis=0) - 0.5, np.ones(task.outputs)])
+        case "classification":
+            answers = np.eye(task.outputs)
+    return max(evaluate(task, np.tile(answer, (len(labels), 1)), labels)["score"] for answer in answers)
+
+
 def _predictions(task: Task, logits: Array) -> Array:
     """Return class numbers, scores, or for multi-label zeros and ones: a class applies if it is likelier than not."""
     if task.kind == "classification":
