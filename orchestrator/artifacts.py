@@ -93,6 +93,10 @@ class ArtifactStore:
 
 def _complete(aside: Path, record: Mapping[str, Any]) -> None:
     (aside / RECORD).write_text(json.dumps(record, indent=2, default=str))
+    mode = (aside / RECORD).stat().st_mode
+    for path in aside.rglob("*"):
+        if path.is_file() and path.stat().st_mode != mode:
+            path.chmod(mode)  # safetensors lets only its owner read what it writes; storage is shared
     settle(aside)
 
 

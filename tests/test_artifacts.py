@@ -8,9 +8,11 @@ from pathlib import Path
 
 import killed_writer
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from killed_writer import CHUNK, CHUNKS, FILES, KILLS
+from safetensors.torch import save_file
 
 from stkd.orchestrator.artifacts import ArtifactStore, file_hashes, fingerprint, record_of, write_json
 from stkd.orchestrator.writing import ASIDE_SECONDS, OWN_ASIDE_SECONDS, append_line
@@ -28,6 +30,20 @@ def test_created_artifact_is_found_by_equal_inputs(tmp_path: Path) -> None:
     assert (found / "weights").read_text() == "7"
     assert store.find("teacher", INPUTS | {"data": "b"}) is None
     assert store.find("scores", INPUTS) is None
+
+
+def test_who_may_read_the_record_may_read_the_weights(tmp_path: Path) -> None:
+    """Others go on with what is stored: on a cluster, and in a team."""
+    store = ArtifactStore(tmp_path)
+    with store.create("student", {"a": 1}) as folder:
+        save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
+        (folder / "tokens").mkdir()
+        (folder / "tokens" / "list").touch(0o600)
+    found = store.find("student", {"a": 1})
+    assert found is not None
+    modes = {path.stat().st_mode for path in found.rglob("*") if path.is_file()}
+    assert modes == {(found / "artifact.json").stat().st_mode}
+    assert len(list(found.rglob("*"))) == 4
 
 
 def test_failure_leaves_nothing(tmp_path: Path) -> None:
