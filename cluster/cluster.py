@@ -25,7 +25,7 @@ from stkd.cluster.wheel import build_wheel
 
 LOOPBACK = "127.0.0.1"
 HEAD = "node:__internal_head__"
-PATIENCE, LOST_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", "10"
+RECONNECT, LOST_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", "10"
 """After how long Ray ends a driver whose local Ray is gone: as long as it waits, nothing interrupts it."""
 
 
@@ -104,15 +104,15 @@ class _GroupOfItsOwn(services.ConsolePopen):  # type: ignore[misc]
 @contextmanager
 def _tied_to_the_command() -> Iterator[None]:
     """What Ray starts meanwhile is ended by Ray alone; and where it is lost, the command does not wait long."""
-    popen, patience = services.ConsolePopen, os.environ.get(PATIENCE)
+    popen, patience = services.ConsolePopen, os.environ.get(RECONNECT)
     services.ConsolePopen = _GroupOfItsOwn
-    os.environ.setdefault(PATIENCE, LOST_SECONDS)
+    os.environ.setdefault(RECONNECT, LOST_SECONDS)
     try:
         yield
     finally:
         services.ConsolePopen = popen
         if patience is None:
-            del os.environ[PATIENCE]
+            del os.environ[RECONNECT]
 
 
 @contextmanager

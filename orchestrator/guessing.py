@@ -28,7 +28,7 @@ class Guessing:
     def _score(self) -> float:
         return guessing_score(self._data.task, np.asarray(self._data.validation.labels))
 
-    def only_guesses(self, metrics: Mapping[str, float]) -> bool:
+    def _only_guesses(self, metrics: Mapping[str, float]) -> bool:
         """Whether a model of these metrics, the best score among them, only guesses."""
         error = sqrt(max(0.0, self._score * (1 - self._score)) / len(self._data.validation))
         return max(metrics["score"], metrics.get("best_score", 0.0)) <= self._score + error
@@ -36,14 +36,14 @@ class Guessing:
     def of_trial_student(self, results: TaskResults) -> str | None:
         """What there is to say of the trial student, before a search is paid for."""
         stage = results.stages.get("trial_student")
-        if stage is None or not self.only_guesses(stage.metrics):
+        if stage is None or not self._only_guesses(stage.metrics):
             return None
         return f"the trial student (score {100 * stage.metrics['score']:.1f}) {self._advice()}"
 
     def of_search(self, results: TaskResults) -> str | None:
         """What there is to say of the search's students, if it is so of many."""
         ranked = results.ranked()
-        guess = [trial for trial in ranked if self.only_guesses(trial.metrics)]
+        guess = [trial for trial in ranked if self._only_guesses(trial.metrics)]
         if not ranked or len(guess) < MANY * len(ranked):
             return None
         return (
