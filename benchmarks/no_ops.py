@@ -80,7 +80,7 @@ def recorded(prepared: Prepared, watching: Callable[[TrialPlan, Observer], W], t
     space, storage, data = prepared.space, prepared.storage, prepared.data
     sweep, plan = prepared.new_plan()
     location = default_artifact_location(storage.root)
-    with Tracker(sweep.journal, default_uri(storage.root), space.experiment, location) as tracker:
+    with Tracker(sweep.journal, default_uri(storage.root), space.experiment, location, sweep.log) as tracker:
         recorder = Recorder(tracker, space, sweep, storage, data.task.name)
         console = Console(file=StringIO())
         file = ResultsFile(plan.folder.results)

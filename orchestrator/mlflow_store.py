@@ -4,9 +4,12 @@ Only `MlflowClient` with an explicit address is used, never the fluent functions
 the caller's own is touched. Every event may be sent twice: a run is found by its key, a point by its time and step.
 """
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -33,8 +36,9 @@ from stkd.orchestrator.mlflow_view import EXPERIMENT_NOTE, NOTE, experiment_tags
 KEY_TAG = "stkd.key"
 MODEL_TAG = "stkd.model"
 MODEL_NAME = "student"
-BATCH = 100
-"""Parameters or tags that MLflow takes in one request."""
+EMPTY: Mapping[str, str] = MappingProxyType({})
+BATCH, BATCH_OF_METRICS = 100, 800
+"""Parameters or tags that MLflow takes in one request, and points beside them, of 1,000 in all."""
 PERMANENT = {
     "ALREADY_EXISTS",
     "ENDPOINT_NOT_FOUND",
@@ -64,10 +68,10 @@ class MlflowStore:
                 self._client.set_experiment_tag(self._experiment, name, value)
 
     def send(self, events: Sequence[Event], run_ids: Mapping[str, str], may_be_known: bool) -> str:
-        """Sends one event, or points and tags of one run; gives the id of the run.
+        """Sends one event, or a run's start, points and tags; gives the id of the run.
 
         Args:
-            events: what happened, in this order.
+            events: what happened, in this order, to one run.
             run_ids: the runs that are known, by key.
             may_be_known: whether these events may have been sent before.
 
@@ -80,7 +84,7 @@ class MlflowStore:
         first = events[0]
         try:
             if isinstance(first, RunStarted):
-                return self._start(first, run_ids, may_be_known)
+                return self._start(first, events[1:], run_ids, may_be_known)
             if first.key not in run_ids:
                 raise RefusedError(f"there is no run {first.key}: its start was refused, or never written down")
             self._record(events, run_ids[first.key])
@@ -90,7 +94,7 @@ class MlflowStore:
             raise AwayError(str(error)) from error
         return run_ids[first.key]
 
-    def _start(self, event: RunStarted, run_ids: Mapping[str, str], may_be_known: bool) -> str:
+    def _start(self, event: RunStarted, facts: Sequence[Event], run_ids: Mapping[str, str], may_be_known: bool) -> str:
         """Also for a run that was made just before a kill, and for one that had ended and goes on."""
         run = self._find(event.key) if may_be_known or event.key in run_ids else None
         if run is None:
@@ -99,12 +103,9 @@ class MlflowStore:
             self._client.update_run(run.info.run_id, "RUNNING")
         run_id: str = run.info.run_id
         # MLflow cannot change a parameter, and refuses the whole batch for one that differs.
-        params = [Param(name, value) for name, value in event.params.items() if name not in run.data.params]
-        tags = [RunTag(*item) for item in event.tags.items() if run.data.tags.get(item[0]) != item[1]]
-        for some_params in _batches(params):
-            self._client.log_batch(run_id, params=some_params)
-        for some_tags in _batches(tags):
-            self._client.log_batch(run_id, tags=some_tags)
+        params = {name: value for name, value in event.params.items() if name not in run.data.params}
+        tags = {name: value for name, value in event.tags.items() if run.data.tags.get(name) != value}
+        self._log_facts(facts, run_id, params, tags)
         return run_id
 
     def _create(self, event: RunStarted, run_ids: Mapping[str, str]) -> Run:
@@ -129,11 +130,20 @@ class MlflowStore:
             case _:
                 self._log_facts(events, run_id)
 
-    def _log_facts(self, events: Sequence[Event], run_id: str) -> None:
+    def _log_facts(
+        self, events: Sequence[Event], run_id: str, params: Mapping[str, str] = EMPTY, tags: Mapping[str, str] = EMPTY
+    ) -> None:
         measured = [event for event in events if isinstance(event, Measured)]
         metrics = [Metric(*point, event.at, event.step) for event in measured for point in event.metrics.items()]
-        tags = {name: value for event in events if isinstance(event, Tagged) for name, value in event.tags.items()}
-        self._client.log_batch(run_id, metrics=metrics, tags=[RunTag(*item) for item in tags.items()])
+        tagged = ChainMap(*(dict(event.tags) for event in reversed(events) if isinstance(event, Tagged)), dict(tags))
+        batches = zip_longest(
+            _batches(metrics, BATCH_OF_METRICS),
+            _batches([Param(*item) for item in params.items()], BATCH),
+            _batches([RunTag(*item) for item in tagged.items()], BATCH),
+            fillvalue=(),
+        )
+        for some_metrics, some_params, some_tags in batches:
+            self._client.log_batch(run_id, some_metrics, some_params, some_tags)
 
     def _log_student(self, event: StudentMade, run_id: str) -> None:
         _present(event.path / "config.json")
@@ -172,8 +182,8 @@ def _judged(error: MlflowException) -> Exception:
     return doubtful if answered or error.error_code == "BAD_REQUEST" else AwayError(str(error))
 
 
-def _batches(items: list[Any]) -> Iterable[list[Any]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _present(path: Path) -> Path:

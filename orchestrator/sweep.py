@@ -114,7 +114,11 @@ def _run(
         screen.lines.keep(sweep=sweep.sweep_id, results=str(sweep.root))
         screen.lines.write("sweep_started", sweep=sweep.sweep_id, results=str(sweep.root), tasks=space.tasks)
     finished, problem = False, ""
-    with running(sweep), quiet_libraries(sweep.log), Tracker(sweep.journal, uri, space.experiment, location) as tracker:
+    with (
+        running(sweep),
+        quiet_libraries(sweep.log),
+        Tracker(sweep.journal, uri, space.experiment, location, sweep.log) as tracker,
+    ):
         ArtifactStore(storage.artifacts).tidy()
         try:
             finished = _run_tasks(space, storage, sweep, tracker, screen, prepared, cluster)

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from stkd.orchestrator.activity import held
 from stkd.orchestrator.claims import holder_of
-from stkd.orchestrator.journal import Journal
+from stkd.orchestrator.journal_reader import JournalReader
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri, tracking_uri
 from stkd.search_spaces.reading import read_space
@@ -53,7 +53,7 @@ def _sync(storage: Storage, sweep: SweepFolder, console: Console) -> bool:
 
 def _check_store(sweep: SweepFolder, uri: str) -> None:
     """What was begun in one MLflow is not gone on with in another, which would take none of it."""
-    before, now = Journal(sweep.journal).store, without_secrets(uri)
+    before, now = JournalReader(sweep.journal).store, without_secrets(uri)
     moved = before.startswith("sqlite:") and now.startswith("sqlite:")  # with the storage folder
     if before and before != now and not moved:
         raise UserError(

@@ -10,6 +10,8 @@ from stkd.orchestrator.events import Observer
 QUIET_SECONDS = 30.0
 """Between two such lines."""
 LOOK_SECONDS = 5.0
+PASSING_SECONDS = 15.0
+"""A trial may wait for so long, without a word, for the room that another has just left."""
 
 
 class Waiting:
@@ -43,16 +45,18 @@ class Queue:
     ) -> None:
         self._request, self._cluster, self._clock = request, cluster, clock
         self._waiting = Waiting(cluster, observer, clock)
-        self._looked_at, self._waited = float("-inf"), False
+        self._looked_at = float("-inf")
+        self._waits_since: float | None = None
 
     def look(self, has_pending: Callable[[], bool]) -> None:
-        """Say so where trials have been waiting since the last look; called often, it looks now and then."""
+        """Say so where trials have been waiting for a while; called often, it looks now and then."""
         if self._clock() - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = self._clock()
-        waits = has_pending() and self._cluster.has_waiting(self._request)
-        if waits and self._waited:
-            self._waiting.tell("trials wait", self._request)
-        elif not waits:
+        if not (has_pending() and self._cluster.has_waiting(self._request)):
+            self._waits_since = None
             self._waiting.over()
-        self._waited = waits
+        elif self._waits_since is None:
+            self._waits_since = self._clock()
+        elif self._clock() - self._waits_since >= PASSING_SECONDS:
+            self._waiting.tell("trials wait", self._request)

@@ -6,22 +6,24 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from stkd.orchestrator.journal import Journal
-from stkd.orchestrator.tracking import Tracker, _set_client
+from stkd.orchestrator import sender
+from stkd.orchestrator.journal_reader import JournalReader
+from stkd.orchestrator.sender import set_client
+from stkd.orchestrator.tracking import Tracker
 
 KILLS, POINTS = 4, 4
 
 
 def killed_at_the(count: int) -> None:
     """The process dies when it is about to acknowledge so many records."""
-    advance, left = Journal.advance, iter(range(count - 1))
+    advance, left = JournalReader.advance, iter(range(count - 1))
 
-    def killed(journal: Journal, run_ids: Mapping[str, str] | None = None) -> None:
+    def killed(reader: JournalReader, run_ids: Mapping[str, str] | None = None) -> None:
         if next(left, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
-        advance(journal, run_ids)
+        advance(reader, run_ids)
 
-    Journal.advance = killed  # type: ignore[method-assign, assignment]
+    JournalReader.advance = killed  # type: ignore[method-assign, assignment]
 
 
 def record(journal: Path, uri: str, attempt: int) -> None:
@@ -37,7 +39,8 @@ def record(journal: Path, uri: str, attempt: int) -> None:
 
 
 if __name__ == "__main__":
-    _set_client()
+    set_client()
+    sender.TOGETHER = 2  # else all is acknowledged at once
     import stkd.orchestrator.mlflow_store  # noqa: F401 - seconds, for all attempts
 
     for attempt in range(KILLS + 1):

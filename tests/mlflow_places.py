@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -21,10 +22,11 @@ class Place:
         self.uri = uri
         self.artifacts = artifacts
         self.client = MlflowClient(tracking_uri=uri)
-        self.experiment = f"space {folder.name}"
+        self.experiment = f"space {uuid4().hex}"
 
-    def tracker(self) -> Tracker:
-        return Tracker(self.journal, self.uri, self.experiment, self.artifacts)
+    def tracker(self, apart: bool = False) -> Tracker:
+        output = self.journal.with_name("sent.log") if apart else None
+        return Tracker(self.journal, self.uri, self.experiment, self.artifacts, output)
 
     def runs(self) -> dict[str, Any]:
         found = self.client.search_runs([self.client.get_experiment_by_name(self.experiment).experiment_id])

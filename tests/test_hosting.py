@@ -127,6 +127,10 @@ def test_trials_that_wait_for_room_are_said_unless_they_only_start(pending: bool
     queue = Queue(TRIAL, cluster, heard, clock)
     queue.look(lambda: pending)
     assert heard.lines == []  # a moment is no waiting
+    for _ in range(14):
+        clock.now += 1
+        queue.look(lambda: pending)
+    assert heard.lines == []
     for _ in range(100):
         clock.now += 1
         queue.look(lambda: pending)

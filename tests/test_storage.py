@@ -97,7 +97,7 @@ def test_lines_are_whole_and_once_whatever_happens(disk: SmallDisk, breaks: Brea
 
     assert lines.read_bytes() == b"first\n" + b"second" * 10_000 + b"\n"
     again = Journal(disk.root / "journal.jsonl")
-    assert again.pending == 1
+    assert again.lines == 1
     assert len(again.without_known("k", {"m1": 0.0, "n": 0.0}, 1)) == 1
     told = Study(study.path, {"sparsity": Uniform(uniform=(0.0, 1.0))}, 0, str)._trials()
     assert [(trial.params, trial.value) for trial in told] == [(settings, 0.5)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow_places import Place, failing
 
-from stkd.orchestrator import tracking
+from stkd.orchestrator import sender
 
 # Both come with the import of MLflow 3.17: it configures its tables in a way that SQLAlchemy 2.1 deprecates, and warns
 # of its own type hints.
@@ -68,7 +68,7 @@ def test_a_student_that_was_half_logged(
     student.mkdir()
     (student / "config.json").write_text("{}")
     monkeypatch.setattr(MlflowClient, step, failing(2, ConnectionError("away"), vars(MlflowClient)[step]))
-    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
     with place.tracker() as tracker:
         tracker.start_run("s/t", "t", None, {}, {})
         tracker.log_student("s/t", student)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from mlflow_places import Place, failing
 
-from stkd.orchestrator import tracking
+from stkd.orchestrator import sender
 from stkd.orchestrator.journal import Event, Journal, Measured, RunEnded, RunStarted, Tagged
+from stkd.orchestrator.journal_reader import JournalReader
 from stkd.orchestrator.layout import Storage
 from stkd.orchestrator.recording import Recorder
 from stkd.orchestrator.results import StageResult
+from stkd.orchestrator.sender import SenderThread, requests_of
 from stkd.orchestrator.tracking import Tracker, default_artifact_location, default_uri
 from stkd.search_spaces.reading import read_space
 from stkd.trainers.ranking import UnitScores
@@ -149,7 +151,8 @@ def test_calls_return_while_mlflow_blocks(place: Place, monkeypatch: pytest.Monk
     assert not tracker.close(0.05)
     assert tracker.pending == 31
     leave.set()
-    tracker._sender.join(10)
+    assert isinstance(tracker._sender, SenderThread)
+    tracker._sender._thread.join(10)
 
     monkeypatch.undo()
     with place.tracker() as following:
@@ -173,7 +176,7 @@ def test_an_outage_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) 
     for name, error in failures.items():
         times = 3 if name == "set_terminated" else 20
         monkeypatch.setattr(MlflowClient, name, failing(times, error, vars(MlflowClient)[name]))
-    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.0)
     tracker = place.tracker()
     record_trial(tracker, points=6)
     assert tracker.close(30), tracker.problem
@@ -255,9 +258,9 @@ def test_events_that_mlflow_never_takes_are_set_aside(place: Place, tmp_path: Pa
     reasons = [entry["reason"] for entry in place.refused()]
     assert len(reasons) == 4
     assert "what?" in reasons[0]
-    assert "there is no run s/unknown" in reasons[1]
-    assert "missing.png is no longer there" in reasons[2]
-    assert "config.json is no longer there" in reasons[3]
+    assert "missing.png is no longer there" in reasons[1]
+    assert "config.json is no longer there" in reasons[2]
+    assert "there is no run s/unknown" in reasons[3]
     assert place.refused()[0]["event"]["metrics"] == {"what?": 1.0}
 
 
@@ -266,7 +269,7 @@ def test_an_event_that_fails_for_ever_does_not_hold_up_the_rest(place: Place, mo
 
     error = RuntimeError("an artifact store without credentials")
     monkeypatch.setattr(MlflowClient, "log_artifact", failing(1000, error, MlflowClient.log_artifact))
-    monkeypatch.setattr(tracking, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.001)
     with place.tracker() as tracker:
         tracker.start_run("s/t", "t", None, {}, {})
         tracker.log_file("s/t", Path(__file__), "maps")
@@ -287,16 +290,21 @@ def test_what_goes_into_one_request(tmp_path: Path) -> None:
         Tagged(key="b", tags={"x": "y"}),
         RunEnded(key="b", status="FINISHED"),
     ]
+    reader = JournalReader(journal.path)
     for event in events:
         journal.append(event)
-    assert journal.peek() == events[:1]
+    assert journal.lines == len(events)
+    assert reader.peek() == events[:1]
     seen: list[list[Event]] = []
-    while peeked := journal.peek(2):
-        assert journal.pending == len(events) - sum(len(each) for each in seen)
+    while peeked := reader.peek(3):
+        assert reader.dealt_with == sum(len(each) for each in seen)
         seen.append(peeked)
-        journal.advance()
-    assert seen == [events[:1], events[1:3], events[3:4], events[4:6], events[6:]]
-    assert journal.pending == 0
+        reader.advance()
+    assert seen == [events[:3], events[3:6], events[6:]]
+    assert reader.dealt_with == len(events)
+    mixed = [events[index] for index in (0, 4, 1, 5, 6, 2, 3)]
+    assert requests_of(mixed) == [events[:4], events[4:6], events[6:]]
+    assert requests_of([events[6], events[4], events[5]]) == [events[6:], events[4:6]]
 
 
 def test_a_torn_line_is_dropped_and_a_broken_one_set_aside(tmp_path: Path) -> None:
@@ -304,17 +312,18 @@ def test_a_torn_line_is_dropped_and_a_broken_one_set_aside(tmp_path: Path) -> No
     first, second = Measured(key="a", metrics={"m": 1.0}, step=1), RunEnded(key="a", status="FAILED")
     whole = first.model_dump_json().encode() + b"\n"
     path.write_bytes(whole + b'{"kind": "nothing"}\n' + whole[:20])
-    journal = Journal(path)
-    assert journal.pending == 2
+    journal, reader = Journal(path), JournalReader(path)
+    assert journal.lines == 2
     journal.append(second)
-    assert journal.peek() == [first]
-    journal.advance({"a": "1"})
-    assert journal.peek() == [second]
-    assert journal.pending == 1
-    assert "not an event" in journal.refused.read_text()
+    assert reader.peek() == [first]
+    reader.advance({"a": "1"})
+    assert reader.peek() == [second]
+    assert reader.dealt_with == 2
+    assert "not an event" in reader.refused.read_text()
 
-    again = Journal(path)
+    again = JournalReader(path)
     assert again.peek() == [second]
+    assert again.dealt_with == 2
     assert again.run_ids == {"a": "1"}
 
 
