@@ -189,8 +189,12 @@ class Interruptible(FIFOScheduler):  # type: ignore[misc]
 
     @override
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """A trial that waits for its turn; none when the sweep is to stop."""
-        return None if is_asked() else super().choose_trial_to_run(tune_controller)
+        """None: Tune starts by itself what is pending, in order.
+
+        A trial that is named here is given the next process that comes free, and its own, which is about to be there,
+        is thrown away: seconds of all cores. And to choose, Tune looks at all trials whenever anything happens.
+        """
+        return None
 
 
 class InterruptibleSearch(Interruptible, SearchOnly):
