@@ -1,5 +1,6 @@
-"""A trial whose process is ended by Ray's memory monitor is tried again, and the others go on."""
+"""Processes of trials: one that Ray's memory monitor ends costs no sweep, and none is started for nothing."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from ray.exceptions import OutOfMemoryError
 
 from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.callback import failure_reason
+from stkd.orchestrator.searching import scheduler
 from stkd.orchestrator.session import TUNE_SETTINGS
-from stkd.orchestrator.tune_actors import losing_no_more_than_a_trial
+from stkd.orchestrator.tune_actors import TrialActors, losing_no_more_than_a_trial
+from stkd.search_spaces.reading import read_space
 
 pytestmark = pytest.mark.slow
 STEPS = 3
@@ -76,3 +79,41 @@ def test_low_memory_costs_a_trial_and_no_sweep(
         assert "low on memory" in failure_reason(ended[1].error)
     else:
         assert ended[1].metrics["count"] == STEPS
+
+
+class Moment(Counter):
+    """A trial that is over before another's process has started."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.config, self.count = new_config, 0
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return {"number": self.config["number"], "score": 1.0, "process": os.getpid(), "done": True}
+
+
+def test_no_process_is_started_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a time need two, however fast the first is done with its trial while the second one's starts."""
+    for name, value in TUNE_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    started: list[object] = []
+    add_actor = TrialActors.add_actor
+
+    def counted(actors: TrialActors, *arguments: Any, **options: Any) -> Any:
+        started.append(options["cls"])
+        return add_actor(actors, *arguments, **options)
+
+    monkeypatch.setattr(TrialActors, "add_actor", counted)
+    with Cluster(), losing_no_more_than_a_trial():
+        found = tune.Tuner(
+            tune.with_resources(Moment, {"CPU": 1}),
+            param_space={"number": tune.grid_search(list(range(40)))},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=2,
+                scheduler=scheduler(read_space(Path("quickstart"), ["trials.scheduler=null"])),
+            ),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+        ).fit()
+    assert sorted(result.metrics["number"] for result in found) == list(range(40))
+    assert len(started) == 2
