@@ -4,12 +4,10 @@ Only `MlflowClient` with an explicit address is used, never the fluent functions
 the caller's own is touched. Every event may be sent twice: a run is found by its key, a point by its time and step.
 """
 
-from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -36,7 +34,6 @@ from stkd.orchestrator.mlflow_view import EXPERIMENT_NOTE, NOTE, experiment_tags
 KEY_TAG = "stkd.key"
 MODEL_TAG = "stkd.model"
 MODEL_NAME = "student"
-EMPTY: Mapping[str, str] = MappingProxyType({})
 BATCH, BATCH_OF_METRICS = 100, 800
 """Parameters or tags that MLflow takes in one request, and points beside them, of 1,000 in all."""
 PERMANENT = {
@@ -97,19 +94,20 @@ class MlflowStore:
     def _start(self, event: RunStarted, facts: Sequence[Event], run_ids: Mapping[str, str], may_be_known: bool) -> str:
         """Also for a run that was made just before a kill, and for one that had ended and goes on."""
         run = self._find(event.key) if may_be_known or event.key in run_ids else None
+        wanted = {**event.tags, **_tags_of(facts)}
         if run is None:
-            run = self._create(event, run_ids)
+            run = self._create(event, wanted, run_ids)
         elif run.info.status != "RUNNING":
             self._client.update_run(run.info.run_id, "RUNNING")
-        run_id: str = run.info.run_id
         # MLflow cannot change a parameter, and refuses the whole batch for one that differs.
         params = {name: value for name, value in event.params.items() if name not in run.data.params}
-        tags = {name: value for name, value in event.tags.items() if run.data.tags.get(name) != value}
-        self._log_facts(facts, run_id, params, tags)
+        tags = {name: value for name, value in wanted.items() if run.data.tags.get(name) != value}
+        run_id: str = run.info.run_id
+        self._log(run_id, facts, params, tags)
         return run_id
 
-    def _create(self, event: RunStarted, run_ids: Mapping[str, str]) -> Run:
-        tags = {KEY_TAG: event.key, **event.tags}
+    def _create(self, event: RunStarted, wanted: Mapping[str, str], run_ids: Mapping[str, str]) -> Run:
+        tags = {KEY_TAG: event.key, **wanted}
         if event.parent is not None and event.parent in run_ids:
             tags["mlflow.parentRunId"] = run_ids[event.parent]
         return self._client.create_run(self._experiment, start_time=event.at, tags=tags, run_name=event.name)
@@ -128,18 +126,15 @@ class MlflowStore:
             case RunEnded() as event:
                 self._client.set_terminated(run_id, event.status, end_time=event.at)
             case _:
-                self._log_facts(events, run_id)
+                self._log(run_id, events, {}, _tags_of(events))
 
-    def _log_facts(
-        self, events: Sequence[Event], run_id: str, params: Mapping[str, str] = EMPTY, tags: Mapping[str, str] = EMPTY
-    ) -> None:
+    def _log(self, run_id: str, events: Sequence[Event], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         measured = [event for event in events if isinstance(event, Measured)]
         metrics = [Metric(*point, event.at, event.step) for event in measured for point in event.metrics.items()]
-        tagged = ChainMap(*(dict(event.tags) for event in reversed(events) if isinstance(event, Tagged)), dict(tags))
         batches = zip_longest(
             _batches(metrics, BATCH_OF_METRICS),
             _batches([Param(*item) for item in params.items()], BATCH),
-            _batches([RunTag(*item) for item in tagged.items()], BATCH),
+            _batches([RunTag(*item) for item in tags.items()], BATCH),
             fillvalue=(),
         )
         for some_metrics, some_params, some_tags in batches:
@@ -180,6 +175,10 @@ def _judged(error: MlflowException) -> Exception:
     answered = isinstance(error, RestException) and error.error_code == "INTERNAL_ERROR"
     doubtful: Exception = error
     return doubtful if answered or error.error_code == "BAD_REQUEST" else AwayError(str(error))
+
+
+def _tags_of(events: Sequence[Event]) -> dict[str, str]:
+    return {name: value for event in events if isinstance(event, Tagged) for name, value in event.tags.items()}
 
 
 def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
