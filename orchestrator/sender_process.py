@@ -92,8 +92,7 @@ class SenderProcess:
             os.write(words.fileno(), self._destination.model_dump_json().encode() + b"\n")
         with self._lock:
             self._process = process
-        if self._closing.is_set():
-            self._say(CLOSE)
+        self._say(CLOSE if self._closing.is_set() else NEWS)  # what was said until now, nobody heard
         if self._stopped.is_set():
             process.kill()
         for line in answers:
@@ -128,7 +127,9 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     line = b""
     while not line.endswith(b"\n"):
-        line += os.read(words, 1)
+        if not (byte := os.read(words, 1)):
+            return
+        line += byte
     destination = Destination.model_validate_json(line)
     sender = Sender(destination, lambda progress: _write(answers, progress.model_dump_json().encode() + b"\n"))
     threading.Thread(target=_listen, args=(words, sender), daemon=True).start()

@@ -138,6 +138,11 @@ def test_it_ends_with_whoever_started_it(place: Place, tmp_path: Path) -> None:
     assert JournalReader(tmp_path / "journal.jsonl").dealt_with == 1
 
 
+def test_it_ends_where_nobody_says_what_to_send() -> None:
+    done = subprocess.run(sender_process.PROCESS, input=b'{"journal"', timeout=TIMEOUT, check=False)
+    assert done.returncode == 0
+
+
 def test_a_problem_is_told_without_credentials(tmp_path: Path) -> None:
     """Neither is it on the command line, which everybody on the machine can read."""
     uri = "http://me:secret@127.0.0.1:9"
