@@ -76,6 +76,8 @@ class Sender:
         self._reader = JournalReader(destination.journal)
         self._store: MlflowStore | None = None
         self._problem: str | None = None
+        self._tried = 0
+        """Lines of the journal, in all, of which MLflow may have been sent any."""
         self._news, self._closing, self._stopped = threading.Event(), threading.Event(), threading.Event()
 
     def look(self) -> None:
@@ -116,7 +118,7 @@ class Sender:
             last_look = self._closing.is_set()  # asked before the look: what was written until then is seen by it
             known = self._reader.dealt_with
             # what failed may be due to one of them
-            events = self._reader.peek(TOGETHER if self._problem is None else 1)
+            events = self._reader.peek(1 if known < self._tried else TOGETHER)
             if self._reader.dealt_with > known:  # it has set lines aside
                 self._tell()
             if events:
@@ -129,7 +131,8 @@ class Sender:
 
     def _send(self, events: list[Event], doubts: int) -> None:
         self._store = self._store or self._connect()
-        may_be_known = self._reader.may_be_known or self._problem is not None
+        may_be_known = self._reader.may_be_known or self._reader.dealt_with < self._tried
+        self._tried = max(self._tried, self._reader.dealt_with + len(events))
         new: dict[str, str] = {}
         for request in requests_of(events):
             new |= self._send_request(

@@ -186,6 +186,33 @@ def test_an_outage_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) 
     assert tracker.problem is None
 
 
+def test_what_failed_half_way_makes_no_run_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of events that are sent together, the first were taken when a later one failed."""
+    from mlflow import MlflowClient
+
+    with place.tracker() as tracker:
+        tracker.start_run("s", "s", None, {}, {})
+    real, calls = MlflowClient.log_batch, iter(range(100))
+
+    def away_in_the_midst(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 3:
+            raise ConnectionError("away")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", away_in_the_midst)
+    monkeypatch.setattr(sender, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(sender, "GATHERING_SECONDS", 1.0)
+    with place.tracker() as tracker:
+        time.sleep(0.2)  # it waits for news
+        for number in range(6):
+            tracker.start_run(f"s/{number}", f"t{number}", "s", {"number": number}, {})
+            tracker.log_metrics(f"s/{number}", {"score": 0.5}, 1)
+    assert next(calls) >= 7
+    assert len(place.runs()) == 7  # which also looks for names that are there twice
+    assert all(place.points(f"t{number}", "score") == [(1, 0.5)] for number in range(6))
+    assert place.refused() == []
+
+
 def test_a_problem_is_told_without_credentials(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
