@@ -14,8 +14,9 @@ from mlflow_places import Place
 from test_tracking import record_trial
 
 from stkd.orchestrator import sender_process
+from stkd.orchestrator.journal import Journal, Measured, RunEnded
 from stkd.orchestrator.journal_reader import JournalReader
-from stkd.orchestrator.sender import Progress
+from stkd.orchestrator.sender import Destination, Progress
 from stkd.orchestrator.sender_process import SenderProcess
 from stkd.orchestrator.tracking import Tracker
 
@@ -156,13 +157,15 @@ def test_a_problem_is_told_without_credentials(tmp_path: Path) -> None:
 
 
 def test_progress_counts_lines_of_the_whole_journal(place: Place) -> None:
-    heard: list[Progress] = []
     with place.tracker(apart=True) as tracker:
         tracker.start_run("s/t", "t", None, {}, {})
-    with place.tracker(apart=True) as tracker:
-        hear = tracker._hear
-        tracker._sender._told = lambda progress: (heard.append(progress), hear(progress))  # type: ignore[union-attr, func-returns-value]
-        tracker.log_metrics("s/t", {"score": 1.0}, 1)
-        tracker.end_run("s/t", "FINISHED")
-    assert heard[-1].dealt_with == 3
+    journal, heard = Journal(place.journal), list[Progress]()
+    to = Destination(
+        journal=place.journal, uri=place.uri, experiment=place.experiment, artifact_location=place.artifacts
+    )
+    sender = SenderProcess(to, heard.append, place.journal.with_name("sent.log"))
+    journal.append(Measured(key="s/t", metrics={"score": 1.0}, step=1))
+    journal.append(RunEnded(key="s/t", status="FINISHED"))
+    sender.close(TIMEOUT)
+    assert heard[-1] == Progress(dealt_with=3)
     assert all(progress.run_ids == {} for progress in heard)
