@@ -22,7 +22,8 @@ from tiny import (
     train,
     weights_of,
 )
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from stkd.trainers.batches import Batch
 from stkd.trainers.config import DistillationConfig, StudentConfig, TrainingConfig
@@ -85,6 +86,27 @@ def test_clipping_is_of_the_whole_gradient_and_bites(case: Case) -> None:
     )
     assert np.abs(np.subtract(free.losses, clipped.losses)).max() > 1e-3
     assert_same_course(clipped, accumulated, 1e-4)
+
+
+def test_a_gradient_is_clipped_to_what_was_asked_and_no_further(case: Case) -> None:
+    free, loosely, tightly = (norm_that_moves_weights(case, clipping) for clipping in (1e9, 30, 0.5))
+    assert free > 100
+    assert (loosely, tightly) == pytest.approx((30, 0.5), rel=1e-3)
+
+
+def norm_that_moves_weights(case: Case, clipping: float) -> float:
+    engine = Engine(case.load().to(ONE.device), tiny_training(gradient_clipping=clipping), 4, ONE, {})
+    norms: list[Tensor] = []
+    engine._optimizer.register_step_pre_hook(lambda *_: norms.append(get_total_norm(gradients_of(engine.model))))
+    engine.backward(1e4 * engine.logits(case.train.batch(np.arange(4), ONE.device)).square().sum(), count=1)
+    engine.step()
+    engine.close()
+    (norm,) = norms
+    return float(norm)
+
+
+def gradients_of(model: nn.Module) -> list[Tensor]:
+    return [weight.grad for weight in model.parameters() if weight.grad is not None]
 
 
 # --- the same seed

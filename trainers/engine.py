@@ -46,13 +46,13 @@ class Engine:
         self._micro_batch_share = ranks.size * training.accumulation
         settings = deepspeed_settings(training, ranks, overrides)
         alone = ranks.size == 1 and not settings["zero_optimization"].get("stage")
-        # alone, a rank would still clip its gradients weight by weight and reduce their norm: a twentieth of a
-        # small student's step; and it would copy them all into buckets and back: a fifth
-        self._clipping = settings.pop("gradient_clipping") if alone else 0.0
+        self._clipping = settings["gradient_clipping"] if alone else 0.0
+        if alone:  # DeepSpeed clips weight by weight, and to 1 where it is told nothing: a twentieth of a small step
+            settings["gradient_clipping"] = 0.0
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, lr_scheduler=schedule, config=settings, dist_init_required=False
         )
-        if alone:
+        if alone:  # it would copy all gradients into buckets and back: a fifth of a small step
             self._engine.enable_backward_allreduce = False
         self._writer = self._engine.checkpoint_engine = BackgroundWriter(self._engine._config)
 
