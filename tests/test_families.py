@@ -97,6 +97,17 @@ def test_masked_sliced_and_zeroed_teachers_are_one_function(name: str, sparsity:
 
 
 @every_family
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
+def test_neurons_that_fill_a_multiple_change_nothing(name: str, sparsity: float) -> None:
+    model, mask = tiny_model(name), random_mask(sparsity)
+    filled = sliced(model, mask, multiple=5)
+    torch.testing.assert_close(logits(filled), logits(sliced(model, mask)), atol=1e-5, rtol=0)
+    outputs = [linear(layer, family_of(model).neurons_output) for layer in encoder_layers(filled)]
+    assert [output.in_features for output in outputs] == mask.rounded_up(5).neurons.sum(dim=1).tolist()
+    assert {output.in_features for output in outputs} <= {*range(0, NEURONS, 5), NEURONS}
+
+
+@every_family
 @pytest.mark.parametrize("lost", ["heads", "neurons", "both", "all heads", "all"])
 def test_a_layer_can_lose_all_its_units(name: str, lost: str) -> None:
     model = tiny_model(name)
@@ -115,7 +126,8 @@ def test_a_layer_can_lose_all_its_units(name: str, lost: str) -> None:
 @every_family
 def test_a_dense_mask_changes_no_bit(name: str) -> None:
     model = tiny_model(name)
-    for same in (sliced(model, UnitMask.dense(model)), zeroed(model, UnitMask.dense(model))):
+    mask = UnitMask.dense(model)
+    for same in (sliced(model, mask), sliced(model, mask, multiple=5), zeroed(model, mask)):
         assert torch.equal(logits(same), logits(model))
 
 

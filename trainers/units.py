@@ -53,6 +53,11 @@ class UnitMask:
         """What names the sparse teacher that keeps these units."""
         return mask_name(self.heads.numpy(), self.neurons.numpy())
 
+    def rounded_up(self, multiple: int) -> "UnitMask":
+        """The mask that also keeps the first of the removed neurons, until a layer's are a multiple, or all of them."""
+        missing = -self.neurons.sum(dim=1, keepdim=True) % multiple
+        return UnitMask(self.heads, self.neurons | ((~self.neurons).cumsum(dim=1) <= missing))
+
     def save(self, path: Path) -> None:
         """Write the mask as safetensors."""
         save_file({"heads": self.heads, "neurons": self.neurons}, path)
@@ -87,14 +92,15 @@ class _multiply_by:  # noqa: N801 - reads as the verb that it is where a hook is
         return (inputs[0] * self.mask.to(inputs[0]), *inputs[1:])
 
 
-def sliced(model: PreTrainedModel, mask: UnitMask) -> PreTrainedModel:
+def sliced(model: PreTrainedModel, mask: UnitMask, multiple: int = 1) -> PreTrainedModel:
     """A copy of the model that lacks the removed units: smaller matrices, the same function as the masked model.
 
-    A mask that keeps everything gives a copy that is equal to the bit. `transformers` cannot load what this saves.
+    A layer keeps a `multiple` of neurons: of the removed ones as many as it takes stay, with weights of zero. A mask
+    that keeps everything gives a copy that is equal to the bit. `transformers` cannot load what this saves.
     """
-    family = family_of(model)
-    smaller = copy.deepcopy(model)
-    for layer, heads, neurons in zip(encoder_layers(smaller), mask.heads, mask.neurons, strict=True):
+    family, wider = family_of(model), mask.rounded_up(multiple)
+    smaller = copy.deepcopy(model) if multiple == 1 else zeroed(model, mask)
+    for layer, heads, neurons in zip(encoder_layers(smaller), wider.heads, wider.neurons, strict=True):
         for name, dimension, kept in _owned(layer, family, heads, neurons):
             if not kept.all():
                 _keep(layer, name, dimension, kept)
