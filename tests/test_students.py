@@ -1,5 +1,6 @@
 """Every kind of student of every encoder family: it starts as it should, learns, and is saved for everybody."""
 
+import copy
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -97,7 +98,7 @@ def test_a_student_learns_and_is_saved_for_everybody(tmp_path: Path, name: str, 
 @pytest.mark.parametrize("sparsity", [0.3, 0.9])
 def test_a_pruned_student_is_the_teacher_without_its_least_expressive_units(name: str, sparsity: float) -> None:
     teacher, examples = tiny_model(name), tiny_examples_for(tiny_model(name))
-    student = prune(teacher, random_scores(), sparsity)
+    student = prune(copy.deepcopy(teacher), random_scores(), sparsity)
     assert student.mask is not None
     heads, neurons = random_scores().kept(DistillationConfig(scorer="expressiveness", sparsity=sparsity))
     assert np.array_equal(student.mask.heads.numpy(), heads)

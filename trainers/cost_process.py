@@ -23,7 +23,7 @@ from stkd.trainers.models import load_saved, parameter_count
 from stkd.trainers.onnx_models import OnnxClassifier, quantize_onnx, write_onnx
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.students import make_student
-from stkd.trainers.units import UnitMask, sliced
+from stkd.trainers.units import UnitMask, cut
 
 WARM_SECONDS, WARM_RUNS = 0.5, 5
 """The first runs, at least so many for at least so long, do not count."""
@@ -75,7 +75,7 @@ def untrained(wanted: Untrained) -> PreTrainedModel:
         case "drop_layers":
             return make_student(whole, student)
         case "prune_units":
-            return sliced(whole, _by_chance(whole, student.sparsity))
+            return cut(whole, _by_chance(whole, student.sparsity))
         case "pretrained":
             return whole
 

@@ -33,7 +33,7 @@ from stkd.trainers.specs import LABELS, LOGITS, TEST, TRAIN, VALIDATION, Distill
 from stkd.trainers.stopwatch import Phase
 from stkd.trainers.students import start_student
 from stkd.trainers.tasks import Task
-from stkd.trainers.units import UnitMask, sliced
+from stkd.trainers.units import UnitMask, cut
 
 REPORT = "report.json"
 NEURONS_AT_ONCE = 64
@@ -182,7 +182,7 @@ def evaluate_model(folder: Path, task: Task, data: Path, ranks: Ranks) -> dict[s
 def save_logits(teacher: Path, mask: UnitMask | None, data: Path, ranks: Ranks, folder: Path) -> int:
     """Write the logits of the sliced teacher (None: the dense one) on the training split; returns how many they are."""
     model = load_saved(teacher)
-    model = (model if mask is None else sliced(model, mask, NEURONS_AT_ONCE)).to(ranks.device)
+    model = (model if mask is None else cut(model, mask, NEURONS_AT_ONCE)).to(ranks.device)
     train = EncodedExamples.load(data / TRAIN)
     logits = predict(model, train, ranks)
     if ranks.is_first:

@@ -18,7 +18,7 @@ from stkd.trainers.families import family_of
 from stkd.trainers.model_files import resolve_model
 from stkd.trainers.specs import UNITS
 from stkd.trainers.tasks import DEFAULT_METRICS, Kind, Task
-from stkd.trainers.units import UnitMask, expanded, sliced
+from stkd.trainers.units import UnitMask, cut, expanded
 
 PROBLEM_TYPES: dict[Kind, str] = {
     "classification": "single_label_classification",
@@ -120,7 +120,7 @@ def load_saved(folder: Path) -> PreTrainedModel:
     """A classifier that `save_model` wrote, in eval mode and without the units that it lacks."""
     classifier: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     units = folder / UNITS
-    return (sliced(classifier, UnitMask.load(units)) if units.exists() else classifier).eval()
+    return (cut(classifier, UnitMask.load(units)) if units.exists() else classifier).eval()
 
 
 def saved_task(folder: Path, name: str) -> Task:

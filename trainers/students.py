@@ -14,7 +14,7 @@ from stkd.trainers.models import load_classifier, load_saved
 from stkd.trainers.ranking import UnitScores
 from stkd.trainers.specs import SCORES, Distillation
 from stkd.trainers.tasks import Task
-from stkd.trainers.units import UnitMask, sliced
+from stkd.trainers.units import UnitMask, cut
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def start_student(distillation: Distillation, task: Task, seed: int) -> Student:
 
 
 def prune(teacher: PreTrainedModel, scores: UnitScores, sparsity: float) -> Student:
-    """A copy of the teacher without the share of heads, and of neurons, that the task's own loss needs least.
+    """The teacher itself without the share of heads, and of neurons, that the task's own loss needs least.
 
     Source: the parameter-pruned student of Yang, Zhang, Song (EMNLP 2022), after Michel, Levy, Neubig (2019).
     """
     mask = UnitMask.of(scores, DistillationConfig(scorer="expressiveness", sparsity=sparsity))
-    return Student(sliced(teacher, mask), mask)
+    return Student(cut(teacher, mask), mask)
 
 
 def make_student(teacher: PreTrainedModel, student: StudentConfig) -> PreTrainedModel:

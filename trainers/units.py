@@ -92,21 +92,29 @@ class _multiply_by:  # noqa: N801 - reads as the verb that it is where a hook is
         return (inputs[0] * self.mask.to(inputs[0]), *inputs[1:])
 
 
-def sliced(model: PreTrainedModel, mask: UnitMask, multiple: int = 1) -> PreTrainedModel:
+def sliced(model: PreTrainedModel, mask: UnitMask) -> PreTrainedModel:
     """A copy of the model that lacks the removed units: smaller matrices, the same function as the masked model.
 
-    A layer keeps a `multiple` of neurons: of the removed ones as many as it takes stay, with weights of zero. A mask
-    that keeps everything gives a copy that is equal to the bit. `transformers` cannot load what this saves.
+    A mask that keeps everything gives a copy that is equal to the bit. `transformers` cannot load what this saves.
     """
-    family, wider = family_of(model), mask.rounded_up(multiple)
-    smaller = copy.deepcopy(model) if multiple == 1 else zeroed(model, mask)
-    for layer, heads, neurons in zip(encoder_layers(smaller), wider.heads, wider.neurons, strict=True):
-        for name, dimension, kept in _owned(layer, family, heads, neurons):
+    return cut(copy.deepcopy(model), mask)
+
+
+def cut(model: PreTrainedModel, mask: UnitMask, multiple: int = 1) -> PreTrainedModel:
+    """Make the model itself what `sliced` makes of a copy; returns it.
+
+    A layer is left with a `multiple` of neurons: of the removed ones as many as it takes stay, with weights of zero.
+    """
+    family, held = family_of(model), mask.rounded_up(multiple)
+    units = zip(encoder_layers(model), mask.heads, mask.neurons, held.neurons, strict=True)
+    for layer, heads, neurons, held_neurons in units:
+        owned = zip(_owned(layer, family, heads, neurons), _owned(layer, family, heads, held_neurons), strict=True)
+        for (name, dimension, kept), (_, _, present) in list(owned):
             if not kept.all():
-                _keep(layer, name, dimension, kept)
+                _keep(layer, name, dimension, kept, present)
         if not heads.all():
             _tell_attention(layer, family, heads)
-    return smaller
+    return model
 
 
 def zeroed(model: PreTrainedModel, mask: UnitMask) -> PreTrainedModel:
@@ -175,10 +183,12 @@ def _spread(units: Tensor, size: int) -> Tensor:
     return units.repeat_interleave(size // len(units))
 
 
-def _keep(layer: nn.Module, name: str, dimension: int, kept: Tensor) -> None:
+def _keep(layer: nn.Module, name: str, dimension: int, kept: Tensor, present: Tensor) -> None:
+    """Leaves of a parameter the rows or columns that are `present`, with zeros in those that are not `kept`."""
     path, _, attribute = name.rpartition(".")
     owner, parameter = layer.get_submodule(path), layer.get_parameter(name)
-    rest = parameter.detach().index_select(dimension, kept.nonzero().flatten().to(parameter.device))
+    rest = parameter.detach().index_select(dimension, present.nonzero().flatten().to(parameter.device))
+    rest.index_fill_(dimension, (~kept[present]).nonzero().flatten().to(parameter.device), 0.0)
     owner.register_parameter(attribute, nn.Parameter(rest))
     if isinstance(owner, nn.Linear):
         owner.out_features, owner.in_features = owner.weight.shape

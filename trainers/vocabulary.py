@@ -18,7 +18,8 @@ class TrainedRows(nn.Module):
 
     A token that the data lack never gets a gradient, so AdamW leaves its row as it is but for weight decay, and that is
     one factor for all such rows: the optimizer's passes over them come to a single number. What is learned, saved and
-    computed in eval mode is what the whole table would give; its weight has the same name in the state dict.
+    computed in eval mode is what the whole table would give; its weight has the same name in the state dict. The table
+    that it stands in for is used up: the memory of its weight holds the whole table as it stands.
     """
 
     _whole: Tensor
@@ -31,7 +32,7 @@ class TrainedRows(nn.Module):
         places = torch.zeros(table.num_embeddings, dtype=torch.int64, device=held.device)
         places[held] = torch.arange(len(held), device=held.device)
         self.weight = nn.Parameter(table.weight.detach()[held])
-        self.register_buffer("_whole", table.weight.detach().clone(), persistent=False)
+        self.register_buffer("_whole", table.weight.detach(), persistent=False)
         self.register_buffer("_tokens", held, persistent=False)
         self.register_buffer("_places", places, persistent=False)
         self._pad = None if table.padding_idx is None else int(places[table.padding_idx])
