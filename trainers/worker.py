@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 from dataclasses import replace
 from pathlib import Path
 from platform import libc_ver
@@ -29,6 +30,7 @@ class Worker:
 
     def __init__(self, rank: int, size: int, host: str, port: int | None, threads: int) -> None:
         torch.set_num_threads(threads)
+        os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")  # saved weights are mapped: threads would read nothing
         gc.freeze()  # what is imported stays: collecting need not look at it
         self._ranks = Ranks(rank, size)
         self._job: Job | None = None
