@@ -36,7 +36,7 @@ from stkd.trainers.tasks import Task
 from stkd.trainers.units import UnitMask, cut
 
 REPORT = "report.json"
-NEURONS_AT_ONCE = 64
+NEURONS_AT_ONCE = 128
 """Sparse teachers keep multiples of it. Kernels are made, and kept, for every width that comes along: these are few."""
 
 
