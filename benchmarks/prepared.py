@@ -91,11 +91,11 @@ class Watch(SweepCallback):
     @override
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         super().on_trial_complete(iteration, trials, trial, **info)
-        self.ends.append(time())
         self.reports.append(trial.last_result)
         self.driver_megabytes.append(resident_megabytes(os.getpid()))
         if trial.last_result["student"].startswith("student-"):
             rmtree(self._artifacts / trial.last_result["student"])
+        self.ends.append(time())  # after what no sweep does
 
     def check(self, count: int) -> None:
         """Raises RuntimeError where not every one of `count` trials came to its end."""

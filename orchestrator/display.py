@@ -114,6 +114,9 @@ class Display(Observer):
         if at_once:
             self._line("stopping at once")
             return
+        if not running:  # between two trials
+            self._line("stopping")
+            return
         pace = seconds_per_epoch(self._progress.trials.values())
         takes = f" (one takes about {clock(pace)})" if pace else ""
         whose = "1 trial finishes its epoch" if running == 1 else f"{running} trials finish their epochs"

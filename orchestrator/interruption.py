@@ -57,7 +57,7 @@ class Interruption:
 
     def reported(self, trial: str) -> None:
         """A trial has trained an epoch, which will be stored next."""
-        if self._told:
+        if self.asked:
             self._finishing.add(trial)
 
     def look(self, running: Collection[str]) -> set[str]:
@@ -68,7 +68,7 @@ class Interruption:
         """
         if self._presses > self._told:
             if not self._told:
-                self._finishing = set(running)
+                self._finishing |= set(running)
             self._told = self._presses
             self._observer.interrupted(len(self._finishing), at_once=self._presses > 1)
         rested = self._finishing.difference(running)

@@ -65,6 +65,18 @@ def test_once_waits_for_what_runs_twice_for_nothing_and_then_everything_ends() -
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_trial_that_finishes_its_epoch_between_ctrl_c_and_tunes_next_step_is_told_of() -> None:
+    listener = Listener()
+    interruption = Interruption(listener)
+    with interruption.heard():
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        interruption.reported("before")
+        signal.raise_signal(signal.SIGINT)
+        interruption.reported("prompt")
+        assert interruption.look(set()) == {"prompt"}
+    assert listener.told == [(1, False)]
+
+
 def test_twice_before_tune_listens_ends_at_once() -> None:
     with Interruption(Listener()).heard():
         signal.raise_signal(signal.SIGINT)
@@ -109,6 +121,11 @@ def epochs_seen(storage: Storage) -> int:
     return sum(trial.epochs for trial in trials(storage).values())
 
 
+def is_in_its_midst(storage: Storage) -> bool:
+    """Whether a trial runs that is still far from its end."""
+    return any(trial.status == "running" and 3 <= trial.epochs <= EPOCHS // 2 for trial in trials(storage).values())
+
+
 def trained(sweep: SweepFolder) -> Counter[tuple[str, int]]:
     """How many times each epoch of each trial was trained and told; stages tell their best one again at their end."""
     known = trials(Storage(sweep.root.parents[1]))
@@ -149,7 +166,7 @@ def test_a_signal_to_all_of_the_command_ends_it_as_ctrl_c_does(storage: Storage)
     """As `timeout` and service managers send it; Ray would not finish anything if it heard that, too."""
     space = storage.root.parent / "space.yaml"
     with begun(space.parent, "--space", str(space)) as driver:
-        driver.wait_until(lambda: epochs_seen(storage) >= 3)
+        driver.wait_until(lambda: is_in_its_midst(storage))
         os.killpg(driver.process.pid, signal.SIGTERM)
         said = driver.finish(130)
     assert "so that a resume loses nothing" in said
@@ -163,10 +180,10 @@ def stop_with_once(terminal: Terminal, storage: Storage) -> None:
     terminal.wait_for(lambda: any("now       " in line for line in terminal.shown))
     terminal.wait_for(lambda: any(line.startswith("running   student") for line in terminal.shown))
     terminal.resize(70, 20)
-    terminal.wait_for(lambda: epochs_seen(storage) >= 3)
     family = psutil.Process(terminal.process.pid).children(recursive=True)
     assert len(family) > 3
 
+    terminal.wait_for(lambda: is_in_its_midst(storage))
     terminal.ctrl_c()
     assert terminal.end() == 130
     seen = "\n".join(terminal.history)
