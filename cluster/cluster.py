@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import node, ray_constants, services
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.state import available_resources_per_node
 from ray.util import placement_group_table
@@ -101,16 +101,32 @@ class _GroupOfItsOwn(services.ConsolePopen):  # type: ignore[misc]
         super().__init__(*arguments, process_group=0, **options)
 
 
+class _NodeAlone(node.Node):  # type: ignore[misc]
+    """A head that nobody watches or joins: without the processes for that, it starts and ends in half the time."""
+
+    @override
+    def start_monitor(self) -> None:
+        """No autoscaler: no node is to be added."""
+
+    @override
+    def start_log_monitor(self) -> None:
+        """No logs for drivers: they stay in Ray's own folder."""
+
+    @override
+    def start_api_server(self, **options: Any) -> None:
+        """No dashboard; without it, the server that would show it has nothing to do but to report usage."""
+
+
 @contextmanager
 def _tied_to_the_command() -> Iterator[None]:
     """What Ray starts meanwhile is ended by Ray alone; and where it is lost, the command does not wait long."""
-    popen, patience = services.ConsolePopen, os.environ.get(RECONNECT)
-    services.ConsolePopen = _GroupOfItsOwn
+    popen, any_node, patience = services.ConsolePopen, node.Node, os.environ.get(RECONNECT)
+    services.ConsolePopen, node.Node = _GroupOfItsOwn, _NodeAlone
     os.environ.setdefault(RECONNECT, LOST_SECONDS)
     try:
         yield
     finally:
-        services.ConsolePopen = popen
+        services.ConsolePopen, node.Node = popen, any_node
         if patience is None:
             del os.environ[RECONNECT]
 

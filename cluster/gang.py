@@ -1,5 +1,6 @@
 """A gang: the ranks of one training job in one placement group. Rank 0 is whoever makes the gang."""
 
+import gc
 from contextlib import AbstractContextManager, ExitStack
 from pkgutil import resolve_name
 from typing import Any, Protocol
@@ -50,7 +51,7 @@ class Gang:
         self._heart = Heart(identity, 0, name)
         host = get_node_ip_address() if size > 1 else "127.0.0.1"
         talk_over(host)
-        self._first: Member = resolve_name(member)(0, size, host, None, cpus)
+        self._first: Member = _found(member)(0, size, host, None, cpus)
         group = get_current_placement_group()
         self._others = [
             _MemberActor.options(  # type: ignore[attr-defined]
@@ -94,12 +95,20 @@ class Gang:
         self._others = []
 
 
+def _found(member: str) -> Any:
+    gc.disable()  # what thousands of modules make stays: to look for garbage in it takes a sixth of their import
+    try:
+        return resolve_name(member)
+    finally:
+        gc.enable()
+
+
 @ray.remote
 class _MemberActor:
     def __init__(self, gang: str, member: str, rank: int, *arguments: Any) -> None:
         self._heart = Heart(gang, rank)
         talk_over(get_node_ip_address())
-        self._member: Member = resolve_name(member)(rank, *arguments)
+        self._member: Member = _found(member)(rank, *arguments)
         self._heart.started(self._member.progress)
 
     def call(self, method: str, *arguments: Any) -> None:

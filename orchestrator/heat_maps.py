@@ -1,5 +1,7 @@
 """The heat maps of a teacher's scores, as files. Matplotlib is imported when they are drawn."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from stkd.trainers.ranking import UnitScores
@@ -28,6 +30,37 @@ def draw_heat_maps(scores: UnitScores, interpolation: float, title: str, folder:
         }
     except (ImportError, OSError, RuntimeError, ValueError) as error:  # matplotlib has no class of its own
         raise PictureError(f"heat maps in {folder}: cannot be drawn: {error}") from error
+
+
+class Drawings:
+    """Heat maps that are drawn in a thread of their own, so that nothing waits for matplotlib."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "heat-maps")
+        self._asked: dict[str, Callable[[], dict[str, Path]]] = {}
+        self._begun: dict[str, Future[dict[str, Path]]] = {}
+
+    def ask(self, name: str, draw: Callable[[], dict[str, Path]]) -> None:
+        """Pictures to be drawn, which are called `name`."""
+        self._asked[name] = draw
+
+    def begin(self) -> None:
+        """Draw what was asked for: a second or two of a core."""
+        self._begun |= {name: self._pool.submit(draw) for name, draw in self._asked.items()}
+        self._asked = {}
+
+    def ready(self) -> Iterator[tuple[str, dict[str, Path] | PictureError]]:
+        """What has been drawn since the last time: files by name, or why there are none."""
+        for name in [name for name, drawing in self._begun.items() if drawing.done()]:
+            try:
+                yield name, self._begun.pop(name).result()
+            except PictureError as error:
+                yield name, error
+
+    def finish(self) -> None:
+        """Wait until all is ready."""
+        self.begin()
+        wait(self._begun.values())
 
 
 def _written(path: Path, content: bytes) -> Path:

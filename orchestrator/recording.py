@@ -1,6 +1,7 @@
 """Tells the tracker what happens: a run for the sweep and task, and under it one for each stage and each trial."""
 
 from collections.abc import Mapping
+from functools import partial
 from math import isfinite
 
 from typing_extensions import override
@@ -8,7 +9,7 @@ from typing_extensions import override
 from stkd.orchestrator.account import Account
 from stkd.orchestrator.events import Observer
 from stkd.orchestrator.evidence import chosen_trial
-from stkd.orchestrator.heat_maps import PictureError, draw_heat_maps
+from stkd.orchestrator.heat_maps import Drawings, PictureError, draw_heat_maps
 from stkd.orchestrator.layout import Storage, SweepFolder
 from stkd.orchestrator.mlflow_view import NOTE, stage_note, sweep_note, trial_note, trial_tags
 from stkd.orchestrator.records import flat
@@ -37,6 +38,7 @@ class Recorder(Observer):
         self._parent = f"{self._sweep}/{task}"
         self._pairs = False
         self._started: set[str] = set()
+        self._drawings = Drawings()
         self._models: dict[str, set[str]] = {}
         """Runs by the artifact of the model that they made."""
 
@@ -84,32 +86,37 @@ class Recorder(Observer):
             self._key(result.name), {**final, "seconds": result.seconds}, int(final.get("epoch", 0))
         )
         if result.name.partition("-")[0] == "scores":
-            self._record_heat_maps(result)
+            self._ask_for_heat_maps(result)
         self._tracker.end_run(self._key(result.name), "FINISHED")
         self._started.discard(result.name)
 
-    def _record_heat_maps(self, result: StageResult) -> None:
-        """Draw the scores as this sweep's lambda mixes them; where that fails, the sweep goes on without."""
+    def _ask_for_heat_maps(self, result: StageResult) -> None:
+        """Have the scores drawn as this sweep's lambda mixes them, as soon as a trial runs: none waits for a core."""
         scores = UnitScores.load(self._storage.artifacts / result.artifact / SCORES)
-        interpolation, key = self._space.distillation.interpolation, self._key(result.name)
         title = f"{self._task}, {result.name} of {self._sweep}"
-        try:
-            drawn = draw_heat_maps(scores, interpolation, title, self._folder.heat_maps(result.name))
-        except PictureError as error:
-            self._tracker.set_tags(key, {"stkd.heat_maps": f"none: {error}"})
-        else:
-            for path in drawn.values():
-                self._tracker.log_file(key, path, "heat-maps")
+        drawn = (scores, self._space.distillation.interpolation, title, self._folder.heat_maps(result.name))
+        self._drawings.ask(self._key(result.name), partial(draw_heat_maps, *drawn))
+
+    def _record_heat_maps(self) -> None:
+        """Put what has been drawn with its stage; where that failed, the sweep goes on without."""
+        for key, drawn in self._drawings.ready():
+            if isinstance(drawn, PictureError):
+                self._tracker.set_tags(key, {"stkd.heat_maps": f"none: {drawn}"})
+            else:
+                for path in drawn.values():
+                    self._tracker.log_file(key, path, "heat-maps")
 
     @override
     def trial_started(self, trial: TrialResult) -> None:
         settings = self._space.with_values(trial.values)
         params = flat({"distillation": settings.distillation.model_dump(), "training": settings.training.model_dump()})
+        self._drawings.begin()
         self._started.discard(trial.trial)
         self._start(trial.trial, trial.name, params, {**self._tags("trial"), **trial_tags(trial)})
 
     @override
     def trial_epoch(self, trial: TrialResult, report: Mapping[str, float]) -> None:
+        self._record_heat_maps()
         self._tracker.log_metrics(self._key(trial.trial), report, int(report["epoch"]))
 
     @override
@@ -131,6 +138,8 @@ class Recorder(Observer):
 
     @override
     def task_ended(self, finished: bool) -> None:
+        self._drawings.finish()
+        self._record_heat_maps()
         for key in sorted(self._started):
             self._tracker.end_run(self._key(key), "KILLED")
         self._tracker.end_run(self._parent, "FINISHED" if finished else "KILLED")

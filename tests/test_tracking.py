@@ -259,7 +259,9 @@ def test_heat_maps_lie_with_the_scores_where_they_can_be_drawn(place: Place, tmp
         (sweep.task("remarks").root / "heat-maps").write_text("in the way")
     with place.tracker() as tracker:
         recorder = Recorder(tracker, read_space(Path("quickstart")), sweep, storage, "remarks")
+        tracker.start_run(f"{sweep.sweep_id}/remarks", "remarks", None, {}, {})
         recorder.stage_finished(StageResult("scores-layers=2", "scores-1", 1.0, taken_over=True))
+        recorder.task_ended(finished=True)
     run = place.runs()["remarks scores-layers=2"]
     logged = [file.path for file in place.client.list_artifacts(run.info.run_id, "heat-maps")]
     assert sorted(logged) == (["heat-maps/heads.png", "heat-maps/neurons.png"] if drawable else [])
