@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray.util import placement_group_table
@@ -31,6 +32,13 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         with Cluster() as cluster:
             yield cluster
+
+
+@pytest.mark.usefixtures("cluster")
+def test_nothing_runs_that_serves_a_clusters_operators() -> None:
+    commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    programs = ("gcs_server", "raylet", "monitor.py", "dashboard.py")
+    assert [name for name in programs if any(name in command for command in commands)] == ["gcs_server", "raylet"]
 
 
 @pytest.mark.usefixtures("cluster")

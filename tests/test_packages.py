@@ -157,6 +157,16 @@ def test_trainers_work_where_ray_and_mlflow_are_missing() -> None:
     assert run(sys.executable, "-c", code).splitlines()[-1] == "None"
 
 
+@pytest.mark.slow
+def test_the_driver_of_a_sweep_loads_no_mlflow() -> None:
+    code = (
+        "import sys, stkd.orchestrator.tuning\n"
+        "from ray.air._internal.usage import _count_callbacks\n"
+        "print(dict(_count_callbacks([])), [name for name in ('mlflow', 'torch') if name in sys.modules])"
+    )
+    assert run(sys.executable, "-c", code).splitlines()[-1] == "{} []"
+
+
 # Sizes
 
 
