@@ -119,7 +119,7 @@ class _NodeAlone(node.Node):  # type: ignore[misc]
 
 @contextmanager
 def _tied_to_the_command() -> Iterator[None]:
-    """What Ray starts meanwhile is ended by Ray alone; and where it is lost, the command does not wait long."""
+    """What Ray starts meanwhile serves nobody else and is ended by Ray alone; where it is lost, nobody waits long."""
     popen, any_node, patience = services.ConsolePopen, node.Node, os.environ.get(RECONNECT)
     services.ConsolePopen, node.Node = _GroupOfItsOwn, _NodeAlone
     os.environ.setdefault(RECONNECT, LOST_SECONDS)

@@ -1,7 +1,7 @@
 """The heat maps of a teacher's scores, as files. Matplotlib is imported when they are drawn."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from stkd.trainers.ranking import UnitScores
@@ -58,9 +58,9 @@ class Drawings:
                 yield name, error
 
     def finish(self) -> None:
-        """Wait until all is ready."""
+        """Wait until all is ready; nothing is drawn after that."""
         self.begin()
-        wait(self._begun.values())
+        self._pool.shutdown()
 
 
 def _written(path: Path, content: bytes) -> Path:
