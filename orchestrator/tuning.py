@@ -17,7 +17,7 @@ from stkd.orchestrator.trial import Trial, TrialPlan
 from stkd.orchestrator.tune_actors import losing_no_more_than_a_trial
 from stkd.trainers.lean_imports import unimportable
 
-with unimportable("mlflow"):  # Tune counts callbacks by name, among them one for it: all of it, a second and 150 MB
+with unimportable("mlflow"):  # Tune counts callbacks by name, among them one for it: all of it, a second
     import ray.air.integrations.mlflow  # noqa: F401
 
 ENDLESS = -1
