@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -76,24 +75,23 @@ def test_the_package_of_the_quickstart_is_told_how_to_install(monkeypatch: pytes
 
 
 MEASURED = """
-import sys, time
-started = time.perf_counter()
+import sys
 from stkd.orchestrator.cli import main
 try:
     main(sys.argv[1:])
 except SystemExit as end:
     heavy = {"ray", "torch", "mlflow", "transformers", "deepspeed", "datasets", "sklearn", "pandas"} & set(sys.modules)
-    print(end.code, time.perf_counter() - started, *sorted(heavy))
+    print(end.code, len(sys.modules), *sorted(heavy))
 """
 
 
-def measured(*arguments: str) -> tuple[int, float, list[str], str]:
-    """Exit code, seconds, heavy modules that were imported, and stderr of a command line in a process of its own."""
+def measured(*arguments: str) -> tuple[int, int, list[str], str]:
+    """Exit code, modules that were imported, the heavy ones, and stderr of a command line in a process of its own."""
     run = subprocess.run(
         [sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=True, timeout=60
     )
-    code, seconds, *heavy = run.stdout.splitlines()[-1].split()
-    return int(code), float(seconds), heavy, run.stderr
+    code, modules, *heavy = run.stdout.splitlines()[-1].split()
+    return int(code), int(modules), heavy, run.stderr
 
 
 QUICK = (
@@ -110,16 +108,12 @@ QUICK = (
 @pytest.mark.parametrize("name", QUICK)
 def test_a_mistake_is_told_before_anything_heavy_is_imported(name: str, tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == name)
-    code, seconds, heavy, stderr = measured(*case.arguments(tmp_path))
+    code, _, heavy, stderr = measured(*case.arguments(tmp_path))
     assert (code, heavy) == (2, [])
     assert stderr.count("\n") == 1
-    assert seconds < 3
 
 
 def test_help_is_quick() -> None:
-    code, seconds, heavy, _ = measured("--help")
+    code, modules, heavy, _ = measured("--help")
     assert (code, heavy) == (0, [])
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    bare = time.perf_counter() - started
-    assert seconds + bare < max(0.7, 10 * bare)  # a busy machine slows both
+    assert modules < 250
