@@ -55,7 +55,7 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def budgeted(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     folder = tmp_path_factory.mktemp("handover")
     space = write_space(
         folder,
@@ -70,41 +70,43 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     return Swept(space, done.stdout, storage, storage.find_sweep())
 
 
-def run(swept: Swept, command: str, *words: str | Path) -> Result:
-    return CliRunner().invoke(main, [command, "--storage", str(swept.storage.root), *map(str, words)])
+def run(budgeted: Swept, command: str, *words: str | Path) -> Result:
+    return CliRunner().invoke(main, [command, "--storage", str(budgeted.storage.root), *map(str, words)])
 
 
-def client(swept: Swept) -> Any:
+def client(budgeted: Swept) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient(f"sqlite:///{swept.storage.root}/mlflow.db")
+    return MlflowClient(f"sqlite:///{budgeted.storage.root}/mlflow.db")
 
 
 # --- the sweep
 
 
-def test_students_over_the_budget_cost_no_trial(swept: Swept) -> None:
-    assert "budget: the student of 2 layers keeps it: 5.75k parameters" in swept.screen
-    assert "budget: the student of 3 layers does not: it has 7.97k parameters and may have 6.5k" in swept.screen
-    assert "budget: the search goes without the student of 3 layers" in swept.screen
-    assert read_space(swept.sweep.space).search["student.layers"].grid() == (1, 2)
-    trials = swept.results.of_phase("search")
+def test_students_over_the_budget_cost_no_trial(budgeted: Swept) -> None:
+    assert "budget: the student of 2 layers keeps it: 5.75k parameters" in budgeted.screen
+    assert "budget: the student of 3 layers does not: it has 7.97k parameters and may have 6.5k" in budgeted.screen
+    assert "budget: the search goes without the student of 3 layers" in budgeted.screen
+    assert read_space(budgeted.sweep.space).search["student.layers"].grid() == (1, 2)
+    trials = budgeted.results.of_phase("search")
     assert [(trial.values["student.layers"], trial.status) for trial in trials] == [(1, "finished"), (2, "finished")]
-    assert {stage.partition("-")[2] for stage in swept.results.stages if "-" in stage} == {"layers=1", "layers=2"}
+    assert {stage.partition("-")[2] for stage in budgeted.results.stages if "-" in stage} == {"layers=1", "layers=2"}
 
 
-def test_the_winner_is_measured_as_it_is(swept: Swept) -> None:
-    chosen = chosen_trial(swept.results)
+def test_the_winner_is_measured_as_it_is(budgeted: Swept) -> None:
+    chosen = chosen_trial(budgeted.results)
     assert chosen is not None
-    ((student, measured),) = swept.results.costs.items()
+    ((student, measured),) = budgeted.results.costs.items()
     assert student == chosen.student
     assert not measured.over
     cost = Cost.model_validate(measured.cost)
     assert cost.parameters == chosen.metrics["parameters"]
-    assert "the best student keeps the budget: " in swept.screen
-    assert f"latency {cost.p50:.3g} ms (p95 {cost.p95:.3g}, p99 {cost.p99:.3g}) for one example of 16" in swept.screen
-    experiment = client(swept).get_experiment_by_name("tiny")
-    runs = client(swept).search_runs([experiment.experiment_id])
+    assert "the best student keeps the budget: " in budgeted.screen
+    assert (
+        f"latency {cost.p50:.3g} ms (p95 {cost.p95:.3g}, p99 {cost.p99:.3g}) for one example of 16" in budgeted.screen
+    )
+    experiment = client(budgeted).get_experiment_by_name("tiny")
+    runs = client(budgeted).search_runs([experiment.experiment_id])
     (parent,) = (found for found in runs if found.data.tags["stkd.kind"] == "sweep")
     (best,) = (found for found in runs if found.data.tags.get("stkd.best") == "true")
     for found in (parent, best):
@@ -114,71 +116,71 @@ def test_the_winner_is_measured_as_it_is(swept: Swept) -> None:
     assert parent.data.params["budget.parameters"] == "6500"
 
 
-def test_a_search_without_any_student_in_budget_is_refused_at_once(swept: Swept) -> None:
-    begun = sorted(path.name for path in swept.storage.sweeps.iterdir())
-    done = stkd("sweep", "--space", swept.space, "--set", "budget.parameters=1k")
+def test_a_search_without_any_student_in_budget_is_refused_at_once(budgeted: Swept) -> None:
+    begun = sorted(path.name for path in budgeted.storage.sweeps.iterdir())
+    done = stkd("sweep", "--space", budgeted.space, "--set", "budget.parameters=1k")
     assert done.returncode == 1
     assert done.stdout == ""
     nearest = "the nearest is the student of 1 layer: it has 3.52k parameters and may have 1k"
     assert done.stderr == f"stkd: no student keeps the budget; {nearest}\n"
-    assert sorted(path.name for path in swept.storage.sweeps.iterdir()) == begun
+    assert sorted(path.name for path in budgeted.storage.sweeps.iterdir()) == begun
 
 
 # --- the student
 
 
-def test_a_pick_is_registered_and_a_change_of_mind_moves_the_alias(swept: Swept) -> None:
-    layers = {trial.values["student.layers"]: trial.trial for trial in swept.results.of_phase("search")}
-    small = run(swept, "pick", "--max-params", "4k", "--alias", "small")
+def test_a_pick_is_registered_and_a_change_of_mind_moves_the_alias(budgeted: Swept) -> None:
+    layers = {trial.values["student.layers"]: trial.trial for trial in budgeted.results.of_phase("search")}
+    small = run(budgeted, "pick", "--max-params", "4k", "--alias", "small")
     assert small.exit_code == 0, small.output
     lines = [" ".join(line.split()) for line in small.stdout.splitlines()]
     assert "over the student of 2 layers: it has 5.75k parameters and may have 4k" in lines
     assert f"registered {NAME} version 1, alias small" in lines
     assert any(line.startswith("picked") and "1 layer" in line for line in lines)
-    found = json.loads(run(swept, "pick", "--json").stdout)
+    found = json.loads(run(budgeted, "pick", "--json").stdout)
     assert found["registered"]["uri"] == CHAMPION
     assert found["registered"]["before"] is None
     assert found["budget"]["parameters"] == 6500
     assert {option["kind"] for option in found["options"]} == {"the student of 1 layer", "the student of 2 layers"}
     first = found["registered"]["version"]
-    moved = json.loads(run(swept, "pick", "--json", "--max-params", "4k").stdout)
+    moved = json.loads(run(budgeted, "pick", "--json", "--max-params", "4k").stdout)
     assert moved["picked"]["trial"] == layers[1]
     assert (moved["registered"]["version"], moved["registered"]["before"]) == ("1", first)
-    version = client(swept).get_model_version_by_alias(NAME, "champion")
+    version = client(budgeted).get_model_version_by_alias(NAME, "champion")
     assert version.version == 1
     assert version.tags["stkd.trial"] == layers[1]
     assert version.tags["stkd.budget"] == "at most 4k parameters"
     assert "3.52k parameters" in version.description
-    assert len(client(swept).search_model_versions(f"name = '{NAME}'")) == len({found["picked"]["trial"], layers[1]})
+    assert len(client(budgeted).search_model_versions(f"name = '{NAME}'")) == len({found["picked"]["trial"], layers[1]})
 
 
-def test_where_nothing_fits_one_line_names_the_nearest(swept: Swept) -> None:
-    done = run(swept, "pick", "--max-params", "1k")
+def test_where_nothing_fits_one_line_names_the_nearest(budgeted: Swept) -> None:
+    done = run(budgeted, "pick", "--max-params", "1k")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("stkd: no student of remarks keeps the budget; the nearest is the student of 1 layer")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_was_picked_is_exported_and_scores_a_file(swept: Swept, tmp_path: Path) -> None:
-    assert run(swept, "pick", "--max-params", "4k").exit_code == 0
-    picked = json.loads(swept.sweep.task("remarks").pick.read_text())["trial"]
+def test_what_was_picked_is_exported_and_scores_a_file(budgeted: Swept, tmp_path: Path) -> None:
+    assert run(budgeted, "pick", "--max-params", "4k").exit_code == 0
+    picked = json.loads(budgeted.sweep.task("remarks").pick.read_text())["trial"]
     for place, words in enumerate(([], ["--model", CHAMPION])):
-        done = run(swept, "export", tmp_path / str(place), "--form", "pytorch", *words)
+        done = run(budgeted, "export", tmp_path / str(place), "--form", "pytorch", *words)
         assert done.exit_code == 0, done.output
-        assert f"trial {picked} of {swept.sweep.sweep_id}" in done.stdout
+        assert f"trial {picked} of {budgeted.sweep.sweep_id}" in done.stdout
     source = write_table(tmp_path / "in.csv", [{"text": text} for text in TEXTS])
     answers = [
-        run(swept, "predict", "--model", model, "--input", source).stdout for model in (CHAMPION, tmp_path / "0")
+        run(budgeted, "predict", "--model", model, "--input", source).stdout for model in (CHAMPION, tmp_path / "0")
     ]
     assert answers[0] == answers[1]
     assert len(answers[0].splitlines()) == 1 + len(TEXTS)
 
 
-def test_mlflow_serves_the_registered_student(swept: Swept, tmp_path: Path) -> None:
-    assert run(swept, "pick").exit_code == 0
+def test_mlflow_serves_the_registered_student(budgeted: Swept, tmp_path: Path) -> None:
+    assert run(budgeted, "pick").exit_code == 0
     source = write_table(tmp_path / "in.csv", [{"text": text} for text in TEXTS])
-    answers = run(swept, "predict", "--model", CHAMPION, "--input", source).stdout.splitlines()[1:]
-    with served(CHAMPION, f"sqlite:///{swept.storage.root}/mlflow.db", tmp_path) as address:
+    answers = run(budgeted, "predict", "--model", CHAMPION, "--input", source).stdout.splitlines()[1:]
+    with served(CHAMPION, f"sqlite:///{budgeted.storage.root}/mlflow.db", tmp_path) as address:
         found = ask(f"{address}/invocations", {"inputs": TEXTS})["predictions"]
     assert [answer["label"] for answer in found] == [line.split(",")[1] for line in answers]
     scores = [max(map(float, line.split(",")[2:])) for line in answers]
