@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that `stkd --help` answers at once."""
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from stkd.orchestrator.endings import exit_code_of, outcome_of
 from stkd.orchestrator.options import Settings, debug_option
 from stkd.search_spaces.values import without_secrets
 
+FRESH_OBJECTS = 100_000
+"""Python looks for garbage after so many new objects, not after 700: what imports make stays."""
 COMMANDS = (
     sweep_commands.sweep,
     sweep_commands.score,
@@ -66,9 +69,12 @@ class Guarded(click.Group):
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Runs the command line, with click's own arguments, and leaves the process."""
+        gc.set_threshold(FRESH_OBJECTS)
         settings = Settings()
         run = super().main
-        sys.exit(guarded(lambda: run(*args, **{**options, "standalone_mode": False, "obj": settings}), settings))
+        code = guarded(lambda: run(*args, **{**options, "standalone_mode": False, "obj": settings}), settings)
+        gc.freeze()  # what is left goes with the process: to look for garbage in it takes up to a second
+        sys.exit(code)
 
 
 @click.group(cls=Guarded, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

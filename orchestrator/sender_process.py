@@ -4,6 +4,7 @@ The process is told on its standard input where to send, and then, by single byt
 will be none; it answers with a line of JSON for every attempt. It ends with whoever started it, however that ends.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -134,6 +135,7 @@ def main() -> None:
     sender = Sender(destination, lambda progress: _write(answers, progress.model_dump_json().encode() + b"\n"))
     threading.Thread(target=_listen, args=(words, sender), daemon=True).start()
     sender.run()
+    gc.freeze()  # what is left goes with the process, for which a sweep waits at its end
 
 
 def _write(file: int, line: bytes) -> None:
