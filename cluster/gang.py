@@ -43,26 +43,47 @@ class Gang:
 
     `member` names a class as `package.module:Class`, so that only the ranks import it; it is called as
     `member(rank, size, host, port, threads)`. `name` is what the gang works for, for whoever watches it. Must be made
-    inside a task or actor that runs in the first bundle of a placement group with one bundle a rank.
+    inside a task or actor that runs in the first bundle of a placement group with one bundle a rank. The ranks start
+    with the first call: who never calls has not waited for what they import.
     """
 
     def __init__(self, member: str, size: int, cpus: int, gpus: float, name: str = "") -> None:
-        identity = uuid4().hex
-        self._heart = Heart(identity, 0, name)
-        host = get_node_ip_address() if size > 1 else "127.0.0.1"
+        self._member, self._size, self._cpus, self._gpus = member, size, cpus, gpus
+        self._identity = uuid4().hex
+        self._first: Member | None = None
+        self._others: list[Any] = []
+        self._heart = Heart(self._identity, 0, name)
+        self._heart.started(self._progress)
+
+    def _progress(self) -> tuple[int, str]:
+        return (0, "") if self._first is None else self._first.progress()
+
+    def start(self) -> None:
+        """Start the ranks, unless they have started."""
+        if self._first is None:
+            with self._heart.during("start"):
+                self._first = self._started()
+            self.call("join")
+
+    def _started(self) -> Member:
+        host = get_node_ip_address() if self._size > 1 else "127.0.0.1"
         talk_over(host)
-        self._first: Member = _found(member)(0, size, host, None, cpus)
+        first: Member = _found(self._member)(0, self._size, host, None, self._cpus)
         group = get_current_placement_group()
         self._others = [
             _MemberActor.options(  # type: ignore[attr-defined]
-                num_cpus=cpus,
-                num_gpus=gpus,
+                num_cpus=self._cpus,
+                num_gpus=self._gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
-            ).remote(identity, member, rank, size, host, self._first.port, cpus)
-            for rank in range(1, size)
+            ).remote(self._identity, self._member, rank, self._size, host, first.port, self._cpus)
+            for rank in range(1, self._size)
         ]
-        self.call("join")
-        self._heart.started(self._first.progress)
+        return first
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there are ranks."""
+        return self._first is not None
 
     def works_for(self, name: str) -> None:
         """Say what the gang works for, to whoever watches it."""
@@ -74,6 +95,7 @@ class Gang:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Run a method of every rank; returns what the first one's returned, raises what any of them raised."""
+        self.start()
         answers = [actor.call.remote(method, *arguments) for actor in self._others]
         try:
             with self._heart.during(method):
@@ -124,6 +146,7 @@ class GangHost:
 
     def __init__(self, member: str, size: int, cpus: int, gpus: float) -> None:
         self._gang = Gang(member, size, cpus, gpus)
+        self._gang.start()
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Run a method on every rank."""

@@ -22,7 +22,8 @@ from stkd.orchestrator.stages import Shared, StudentStages
 from stkd.orchestrator.writing import remove_whole
 from stkd.search_spaces.schema import Space
 from stkd.trainers.patience import patiently, probe
-from stkd.trainers.specs import Distillation, EpochReport, JobSpec, is_whole
+from stkd.trainers.ranking import UnitScores, mask_name
+from stkd.trainers.specs import SCORES, Distillation, EpochReport, JobSpec, is_whole
 from stkd.trainers.stopwatch import from_metrics, wall_clock
 from stkd.trainers.tasks import Task
 
@@ -62,6 +63,8 @@ class TrialPlan:
 class Trial(tune.Trainable):  # type: ignore[misc]
     """One trial after another in one process: `reset_config` keeps the ranks, their imports and process group.
 
+    What was trained before is told without ranks: where that is all, no process loads torch.
+
     `step` is one epoch. It reports `measured` (the job's metrics, and as `teacher_examples` how many examples a teacher
     had to read for this trial: none where the logits were there), `student` (the folder of the best student so far),
     and whether the trial is finished or why it failed. A failure that would come again is reported, not raised: Tune
@@ -69,7 +72,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(self, config: dict[str, Any], plan: TrialPlan) -> None:
-        """Start the ranks; the job itself begins with the first step, so that what goes wrong there is the trial's."""
+        """Take the first trial's settings; its ranks start with its first step, if it has to be trained at all."""
         if not plan.folder.root.is_dir():
             raise FileNotFoundError(f"node {get_node_ip_address()} does not see the storage {plan.storage.root}")
         self._plan = plan
@@ -80,7 +83,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial's settings."""
-        self._gang.call("end")
+        self._end_job()
         self._watch.read()
         self._reset(new_config)
         return True
@@ -124,7 +127,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
             return
         plan, space = self._plan, self._plan.space.with_values(self._values)
         student = plan.shared.of(space.student)
-        mask = self._gang.call("mask_fingerprint", student.scores, space.distillation, space.training.seed)
+        mask = mask_name(*UnitScores.load(student.scores / SCORES).kept(space.distillation, space.training.seed))
         self._inputs = plan.inputs(space, mask)
         finished = plan.store.find("trial", self._inputs)
         if finished is not None:
@@ -223,5 +226,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """End the other ranks, when the last checkpoint is written."""
         with suppress(RayError, RuntimeError):  # a rank that is gone has nothing left to write
-            self._gang.call("end")
+            self._end_job()
         self._gang.stop()
+
+    def _end_job(self) -> None:
+        if self._gang.has_started:
+            self._gang.call("end")

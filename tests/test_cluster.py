@@ -1,5 +1,6 @@
 """Gangs of ranks and placement, on a real local Ray."""
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from ray.util import placement_group_table
 from stkd.cluster.capacity import Request
 from stkd.cluster.cluster import Cluster
 from stkd.cluster.errors import PlacementError
+from stkd.cluster.gang import Gang
 from stkd.cluster.placing import hosted_gang
 
 pytestmark = [
@@ -70,6 +72,21 @@ def test_death_of_one_rank_ends_the_call_of_the_others() -> None:
         with pytest.raises((RuntimeError, ray.exceptions.RayError)):
             ray.get(host.call.remote("die_on_second_rank"))
         assert time.monotonic() - start < 30
+
+
+def asked_only_in_the_end() -> tuple[bool, bool, int, bool]:
+    """Whether the ranks' class was loaded and there were ranks before the first call; its answer; and then."""
+    gang = Gang("light_rank:LightRank", 1, 1, 0.0)
+    before = "light_rank" in sys.modules, gang.has_started
+    answer = gang.call("count", 3, 0.0)
+    after = gang.has_started
+    gang.stop()
+    return (*before, answer, after)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ranks_start_with_the_first_call() -> None:
+    assert ray.get(ray.remote(asked_only_in_the_end).remote()) == (False, False, 3, True)
 
 
 def test_what_can_never_be_placed_is_refused(cluster: Cluster) -> None:

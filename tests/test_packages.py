@@ -167,6 +167,12 @@ def test_the_driver_of_a_sweep_loads_no_mlflow() -> None:
     assert run(sys.executable, "-c", code).splitlines()[-1] == "{} []"
 
 
+@pytest.mark.slow
+def test_the_process_of_a_trial_loads_no_torch_before_its_ranks_start() -> None:
+    code = "import sys, stkd.orchestrator.trial; print([name for name in ('mlflow', 'torch') if name in sys.modules])"
+    assert run(sys.executable, "-c", code).splitlines()[-1] == "[]"
+
+
 # Sizes
 
 

@@ -158,7 +158,10 @@ def test_the_best_student_is_exported_as_a_folder_that_transformers_loads(swept:
     assert answer["label"] in ("happy", "unhappy")
 
 
-def test_second_sweep_takes_everything_over(swept: Swept) -> None:
+def test_second_sweep_takes_everything_over(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed, so that nothing even loads torch."""
+    (tmp_path / "torch.py").write_text("raise ImportError('who loads torch?')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = stkd(
         "sweep", "--space", swept.space, "--set", "search.training.learning_rate=null", "--set", "trials.count=4"
     )
