@@ -14,7 +14,7 @@ from stkd.orchestrator.interruption import Interruption
 from stkd.orchestrator.results import ResultsFile
 from stkd.orchestrator.searching import AgendaSearcher, scheduler
 from stkd.orchestrator.trial import Trial, TrialPlan
-from stkd.orchestrator.tune_actors import losing_no_more_than_a_trial
+from stkd.orchestrator.tune_actors import trial_actors
 from stkd.trainers.lean_imports import unimportable
 
 with unimportable("mlflow"):  # Tune counts callbacks by name, among them one for it: all of it, a second
@@ -65,7 +65,7 @@ class Tuning:
             ),
             run_config=self._run_config(folder),
         )
-        with self._interruption.heard() if self._interruption else nullcontext(), losing_no_more_than_a_trial():
+        with self._interruption.heard() if self._interruption else nullcontext(), trial_actors():
             tuner.fit()
 
     def _run_config(self, folder: Path) -> tune.RunConfig:

@@ -9,12 +9,13 @@ import pytest
 import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from stkd.cluster.cluster import Cluster
 from stkd.orchestrator.callback import failure_reason
 from stkd.orchestrator.searching import scheduler
 from stkd.orchestrator.session import TUNE_SETTINGS
-from stkd.orchestrator.tune_actors import TrialActors, losing_no_more_than_a_trial
+from stkd.orchestrator.tune_actors import TrialActors, TrialClasses, trial_actors
 from stkd.search_spaces.reading import read_space
 
 pytestmark = pytest.mark.slow
@@ -53,13 +54,26 @@ class Monitor:
         return found
 
 
+def test_trials_take_a_process_that_is_ready_unless_there_is_something_to_pass_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ENV_VARS_TO_PROPAGATE:
+        monkeypatch.delenv(name, raising=False)
+    classes = TrialClasses()
+    assert classes.get(Counter) is classes.get(Counter)
+    assert classes.get(Counter)._default_options.get("runtime_env") is None
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of a test")
+    passed_on = TrialClasses().get(Counter)._default_options["runtime_env"]["env_vars"]
+    assert passed_on["AWS_ACCESS_KEY_ID"] == "of a test"
+
+
 @pytest.mark.parametrize(("times", "failed"), [(1, 0), (2, 1)])
 def test_low_memory_costs_a_trial_and_no_sweep(
     times: int, failed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in TUNE_SETTINGS.items():
         monkeypatch.setenv(name, value)
-    with Cluster(), losing_no_more_than_a_trial():
+    with Cluster(), trial_actors():
         monitor = Monitor(times, monkeypatch)
         found = tune.Tuner(
             Counter,
@@ -104,7 +118,7 @@ def test_no_process_is_started_for_nothing(tmp_path: Path, monkeypatch: pytest.M
         return add_actor(actors, *arguments, **options)
 
     monkeypatch.setattr(TrialActors, "add_actor", counted)
-    with Cluster(), losing_no_more_than_a_trial():
+    with Cluster(), trial_actors():
         found = tune.Tuner(
             tune.with_resources(Moment, {"CPU": 1}),
             param_space={"number": tune.grid_search(list(range(40)))},
