@@ -36,7 +36,9 @@ class TrialClasses(_ActorClassCache):  # type: ignore[misc]
     def get(self, trainable_cls: type[tune.Trainable]) -> Any:
         if not ENV_VARS_TO_PROPAGATE.isdisjoint(os.environ):
             return super().get(trainable_cls)
-        return self._cache.setdefault(trainable_cls, ray.remote(trainable_cls))
+        if trainable_cls not in self._cache:
+            self._cache[trainable_cls] = ray.remote(trainable_cls)
+        return self._cache[trainable_cls]
 
 
 @contextmanager
