@@ -10,7 +10,7 @@ import psutil
 import pytest
 from recorded import assert_little_was_lost, assert_one_run_each, local_runs, results_of
 from sweeping import write_space
-from victims import begun
+from victims import TRIAL, begun
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy is deprecated")  # MLflow and SQLAlchemy
 EPOCHS = 12
@@ -20,7 +20,7 @@ ROOM = 4 << 30
 """Bytes that a host has left before it counts as low on memory."""
 PIECE = 64 << 20
 TRAINING = {"epochs": EPOCHS, "max_length": 32, "learning_rate": 1.0e-3}
-MEMBER, TRIAL, STAGE = "_MemberActor", "ResourceTrainable", "GangHost"
+MEMBER, STAGE = "_MemberActor", "GangHost"
 
 
 def epochs_of(folder: Path) -> int:
@@ -85,8 +85,8 @@ def test_a_trial_goes_on_when_a_rank_dies_or_has_no_memory(tmp_path: Path, out_o
         driver.wait_until(lambda: epochs_of(tmp_path) >= 2)
         driver.processes(MEMBER)[0].kill()
         driver.wait_until(lambda: epochs_of(tmp_path) >= 6)
-        driver.wait_until(lambda: bool(driver.processes(TRIAL)))
-        out_of_memory.confine(driver.processes(TRIAL)[0])
+        driver.wait_until(lambda: bool(driver.processes(*TRIAL)))
+        out_of_memory.confine(driver.processes(*TRIAL)[0])
         driver.finish()
     (trial,) = results_of(tmp_path).trials.values()
     assert (trial.status, trial.epochs) == ("finished", LONG)
@@ -101,7 +101,7 @@ def test_a_trial_that_may_not_fail_fails_with_its_reason(tmp_path: Path, out_of_
     space = write_space(tmp_path, trials=trials, training=TRAINING, controls=False)
     with begun(tmp_path, "--space", str(space)) as driver:
         driver.wait_until(lambda: epochs_of(tmp_path) >= 2)
-        out_of_memory.confine(driver.processes(TRIAL)[0])
+        out_of_memory.confine(driver.processes(*TRIAL)[0])
         driver.finish()
     results = results_of(tmp_path)
     (failed,) = (trial for trial in results.trials.values() if trial.status == "failed")
@@ -119,7 +119,7 @@ def test_a_host_that_runs_low_on_memory_costs_a_trial_little(tmp_path: Path) -> 
     low = (memory.total - memory.available + ROOM) / memory.total
     with begun(tmp_path, "--space", str(space), RAY_memory_usage_threshold=str(low)) as driver:
         driver.wait_until(lambda: epochs_of(tmp_path) >= 2)
-        (trial,) = driver.processes(TRIAL)
+        (trial,) = driver.processes(*TRIAL)
         taken: list[bytearray] = []
 
         def ended_for_its_memory() -> bool:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from hosts import free_port
 from sweeping import STKD, environment, write_space
+from victims import TRIAL
 
 from stkd.orchestrator.ui import _server, _wait_until_it_answers
 
@@ -80,7 +81,7 @@ def test_everything_listens_on_loopback_alone(watched: Watched) -> None:
     addresses = {address.removeprefix("::ffff:") for _, address in watched.listeners}
     names = {name.partition("::")[2].partition(".")[0] or name for name, _ in watched.listeners}
     assert {"gcs_server", "raylet", "GangHost", "_MemberActor"} <= names
-    assert names & {"Trial", "ResourceTrainable"}  # a trial's process, between two calls and in one
+    assert names & set(TRIAL)
     assert not [
         address for address in addresses if not ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
     ]

@@ -16,6 +16,8 @@ from stkd.orchestrator.layout import Storage
 
 SECONDS = 300.0
 END_SECONDS = 120.0
+TRIAL = ("Trial", "ResourceTrainable")
+"""What Ray calls a trial's process: between two calls, and in one."""
 
 
 @dataclass
@@ -38,9 +40,10 @@ class Driver:
         assert self.process.wait(SECONDS) == code, self.log.read_text()
         return self.log.read_text()
 
-    def processes(self, title: str) -> list[psutil.Process]:
-        """Those of its processes that Ray calls so."""
-        return [process for process in family_of(self.process.pid) if _title(process).startswith(f"ray::{title}")]
+    def processes(self, *titles: str) -> list[psutil.Process]:
+        """Those of its processes that Ray calls so, by any of these names."""
+        beginnings = tuple(f"ray::{title}" for title in titles)
+        return [process for process in family_of(self.process.pid) if _title(process).startswith(beginnings)]
 
     def kill(self) -> None:
         """All that is left of it, at once."""
