@@ -1,6 +1,7 @@
 """One real sweep of two ranks, looked at from outside: where it listens, what it writes, and where a password gets."""
 
 import ipaddress
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ import psutil
 import pytest
 from hosts import free_port
 from sweeping import STKD, environment, write_space
-from victims import TRIAL
 
 from stkd.orchestrator.ui import _server, _wait_until_it_answers
 
@@ -34,8 +34,8 @@ class Watched:
     """Where Ray has its logs."""
     server: Path
     """Where MLflow has its store."""
-    listeners: set[tuple[str, str]]
-    """Every process that was seen to listen, and the address on which."""
+    listeners: set[tuple[int, str, str]]
+    """Every process that was seen to listen: its id, its name then, and the address on which."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        listeners: set[tuple[str, str]] = set()
+        listeners: set[tuple[int, str, str]] = set()
         while process.poll() is None:
             listeners |= set(listening(process.pid))
             time.sleep(0.3)
@@ -69,22 +69,31 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield Watched(screen, folder / "runs", ray, server, listeners)
 
 
-def listening(pid: int) -> Iterator[tuple[str, str]]:
+def listening(pid: int) -> Iterator[tuple[int, str, str]]:
     with suppress(psutil.NoSuchProcess):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
                 found = process.net_connections("tcp")
-                yield from ((process.name(), one.laddr.ip) for one in found if one.status == psutil.CONN_LISTEN)
+                name = process.name()
+                yield from ((process.pid, name, one.laddr.ip) for one in found if one.status == psutil.CONN_LISTEN)
 
 
 def test_everything_listens_on_loopback_alone(watched: Watched) -> None:
-    addresses = {address.removeprefix("::ffff:") for _, address in watched.listeners}
-    names = {name.partition("::")[2].partition(".")[0] or name for name, _ in watched.listeners}
+    addresses = {address.removeprefix("::ffff:") for _, _, address in watched.listeners}
+    names = {name.partition("::")[2].partition(".")[0] or name for _, name, _ in watched.listeners}
     assert {"gcs_server", "raylet", "GangHost", "_MemberActor"} <= names
-    assert names & set(TRIAL)
+    trials = trial_processes(watched.storage)
+    assert len(trials) == 1
+    assert trials <= {pid for pid, _, _ in watched.listeners}
     assert not [
         address for address in addresses if not ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
     ]
+
+
+def trial_processes(storage: Path) -> set[int]:
+    """By Tune's own record: a trial is at work too shortly to be surely met by its name."""
+    (state,) = storage.glob("sweeps/*/remarks/tune/experiment_state-*.json")
+    return {int(pid) for pid in re.findall(r'"pid\W+(\d+)', state.read_text())}
 
 
 def files(folder: Path) -> list[Path]:
