@@ -32,6 +32,7 @@ BENCHES = (
     "second_sweep",
     "commands",
     "whole_sweep",
+    "engineered_sweep",
     "equality",
 )
 """Modules beside this one, each with `rows(settings)`, in the order in which they run."""

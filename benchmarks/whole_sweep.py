@@ -32,6 +32,16 @@ class Grid:
         """Every trial's settings."""
         return list(product(self.interpolations, self.sparsities, self.temperatures))
 
+    @property
+    def text(self) -> str:
+        """The sweep as a row names it."""
+        return f"sweep of {len(self.points)} trials, {self.epochs} epochs of {self.examples} remarks, batch size 16"
+
+    @property
+    def search(self) -> dict[str, Sequence[float]]:
+        """What is tried, by its name."""
+        return {"interpolation": self.interpolations, "sparsity": self.sparsities, "temperature": self.temperatures}
+
 
 WHOLE = Grid((0.2, 0.5, 0.8), (0.0, 0.3, 0.6, 0.9), (1.0, 4.0), epochs=2, examples=2000, scored=512)
 QUICK = Grid((0.5,), (0.0, 0.5), (1.0,), epochs=1, examples=64, scored=32)
@@ -46,26 +56,24 @@ def rows(settings: Settings) -> Iterator[Row]:
     for _ in range(settings.times(1)):
         with workplace() as folder:
             model = teacher_name(settings, folder / "base")
-            ours, theirs = partial(_sweep, grid, model, folder), partial(_scripts, grid, model, folder)
+            ours, theirs = partial(sweep, grid, model, folder), partial(_scripts, grid, model, folder)
             for side, found in in_turns({"ours": ours, "theirs": theirs}, 1, warm_up=False).items():
                 measured[side] += found
     count = len(grid.points)
-    what = f"sweep of {count} trials, {grid.epochs} epochs of {grid.examples} remarks, batch size 16"
     against = f"scripts: a process per trial ({SCRIPTED} of {count} run), teacher in the loop, scored per lambda"
-    yield Row("whole_sweep", what, against, "s", measured["ours"], measured["theirs"], [Goal("faster", 8)])
+    yield Row("whole_sweep", grid.text, against, "s", measured["ours"], measured["theirs"], [Goal("faster", 8)])
 
 
-def _sweep(grid: Grid, model: str, folder: Path) -> float:
+def sweep(grid: Grid, model: str, folder: Path) -> float:
     """Seconds of `stkd sweep` on the grid, every trial to its end."""
-    search = {"interpolation": grid.interpolations, "sparsity": grid.sparsities, "temperature": grid.temperatures}
-    chosen = ", ".join(f"{key}: {{choice: {list(values)}}}" for key, values in search.items())
+    chosen = ", ".join(f"{key}: {{choice: {list(values)}}}" for key, values in grid.search.items())
     changes = [f"teacher.model={model}", f"search={{{chosen}}}", f"trials.count={len(grid.points)}"]
     changes += ["trials.searcher=grid", "trials.scheduler=null", "controls=false"]
     changes += [f"data.train_examples={grid.examples}", f"scoring.examples={grid.scored}"]
     for training in ("training", "teacher.finetune"):
         changes += [f"{training}.epochs={grid.epochs}", f"{training}.batch_size=16"]
     words = [*STKD, "sweep", "--space", "quickstart", "--storage", str(folder / "runs")]
-    return _seconds([*words, *(word for change in changes for word in ("--set", change))], folder)
+    return seconds_of([*words, *(word for change in changes for word in ("--set", change))], folder)
 
 
 def _scripts(grid: Grid, model: str, folder: Path) -> float:
@@ -83,10 +91,10 @@ def _scripts(grid: Grid, model: str, folder: Path) -> float:
 
 def _step(folder: Path, settings: Sequence[str], name: str, **values: float) -> float:
     words = [word for key, value in values.items() for word in (f"--{key}", str(value))]
-    return _seconds([sys.executable, str(NAIVE), name, str(folder), *settings, *words], folder)
+    return seconds_of([sys.executable, str(NAIVE), name, str(folder), *settings, *words], folder)
 
 
-def _seconds(command: Sequence[str], folder: Path) -> float:
+def seconds_of(command: Sequence[str], folder: Path) -> float:
     """How long a command runs; raises with its output where it fails."""
 
     def run() -> None:

@@ -38,10 +38,11 @@ ROWS = {
     "second_sweep": 1,
     "commands": 2,
     "whole_sweep": 1,
+    "engineered_sweep": 2,
     "equality": 10 if WITH_BF16 else 8,
 }
 """How many rows each bench has when quick; `second_sweep` has one more otherwise."""
-OF_SWEEPS = {"side_by_side", "first_step", "no_ops", "trial_memory", "second_sweep", "whole_sweep"}
+OF_SWEEPS = {"side_by_side", "first_step", "no_ops", "trial_memory", "second_sweep", "whole_sweep", "engineered_sweep"}
 """Benches that start Ray several times over: minutes, even when quick."""
 RUN = [pytest.param(bench, marks=pytest.mark.bench if bench in OF_SWEEPS else pytest.mark.slow) for bench in ROWS]
 
