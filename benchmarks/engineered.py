@@ -87,9 +87,11 @@ class Script:
     def _wanted(self, teacher: PreTrainedModel, mask: UnitMask) -> Tensor:
         """The logits of a sparse teacher, which trials of other temperatures need, too."""
         path = self._folder / f"logits-{mask.name}.safetensors"
+        own = path.with_name(f"{path.name}.{tune.get_context().get_trial_id()}")
         if not path.exists():
             with masked(teacher, mask):
-                save_file({WANTED: self._read(teacher, self._train)}, path)
+                save_file({WANTED: self._read(teacher, self._train)}, own)
+            own.replace(path)  # two trials may compute the same at once
         return load_file(path)[WANTED]
 
     def _score(self, teacher: PreTrainedModel, student: PreTrainedModel) -> None:
