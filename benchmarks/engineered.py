@@ -21,7 +21,7 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import DataCollatorWithPadding, PreTrainedModel
+from transformers import PreTrainedModel
 from workloads import TASK
 
 from stkd.trainers.batches import EncodedExamples, encode
@@ -39,6 +39,7 @@ WANTED = "wanted"
 """The teacher's logits."""
 TEMPERATURE = 2.0
 READ_AT_ONCE = 64
+CPU = torch.device("cpu")
 STUDENT = StudentConfig(layers=3, keep="even")
 
 
@@ -59,7 +60,7 @@ class Script:
     def __init__(self, asked: argparse.Namespace) -> None:
         self._asked, self._folder = asked, Path(asked.folder)
         self._training = TrainingConfig(epochs=asked.epochs, batch_size=16, learning_rate=1e-4, max_length=64)
-        self._bf16 = computes_in_bf16(self._training, torch.device("cpu"))
+        self._bf16 = computes_in_bf16(self._training, CPU)
         self._tokenizer = load_tokenizer(asked.model)
         data = load_task(TASK.name, DataConfig(source="generated", train_examples=asked.train_examples))
         self._train, self._validation = (
@@ -97,12 +98,12 @@ class Script:
     def _score(self, teacher: PreTrainedModel, student: PreTrainedModel) -> None:
         train = self._train
         sample = np.random.default_rng(self._training.seed).permutation(len(train))[: self._asked.scored_examples]
-        inputs = [self._batch(train, sample[indices]) for indices in _by_length(train.subset(sample))]
-        batches = [(one, one.pop("labels")) for one in inputs]
+        found = [train.batch(sample[indices], CPU) for indices in _by_length(train.subset(sample))]
+        batches = [(batch.inputs, batch.labels) for batch in found]
         heads, neurons, *friendliness = mask_gradients(teacher.requires_grad_(False), student, batches, TEMPERATURE)
         unused = (torch.zeros_like(heads), torch.zeros_like(neurons))
-        found = UnitScores(*(part.numpy() for part in (heads, neurons, *friendliness, *unused)))
-        found.save(self._folder / SCORES)
+        scores = UnitScores(*(part.numpy() for part in (heads, neurons, *friendliness, *unused)))
+        scores.save(self._folder / SCORES)
 
     def _fit(
         self, model: PreTrainedModel, losses: Losses, name: str, report: Callable[[float], object] = no_report
@@ -124,18 +125,8 @@ class Script:
         model.eval()
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             for indices in _by_length(examples):
-                inputs = self._batch(examples, indices)
-                del inputs["labels"]
-                logits[torch.from_numpy(indices)] = model(**inputs).logits.float()
+                logits[torch.from_numpy(indices)] = model(**examples.batch(indices, CPU).inputs).logits.float()
         return logits
-
-    def _batch(self, examples: EncodedExamples, indices: NDArray[np.int64]) -> dict[str, Tensor]:
-        chosen = examples.subset(indices)
-        tokens = np.split(chosen.input_ids, chosen.offsets[1:-1])
-        rows = [
-            {"input_ids": ids.tolist(), "labels": int(label)} for ids, label in zip(tokens, chosen.labels, strict=True)
-        ]
-        return dict(DataCollatorWithPadding(self._tokenizer)(rows))
 
 
 def _by_length(examples: EncodedExamples) -> list[NDArray[np.int64]]:
